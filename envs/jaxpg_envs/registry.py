@@ -1,0 +1,218 @@
+"""Environments by name: `make("CartPole-v1")`, `make("brax/ant", backend="spring")`.
+
+gymnax and brax take seconds to import and start JAX's backend, so they are imported by the first `make` that
+needs them; the table of names is ours and costs nothing.
+"""
+
+import contextlib
+import difflib
+import importlib
+import inspect
+import io
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+BRAX_BACKENDS = ("generalized", "spring", "positional", "mjx")
+
+
+class UnknownEnvironmentError(ValueError):
+    """No environment has this name."""
+
+
+class EnvironmentInputError(ValueError):
+    """An environment cannot be made, or registered, with these arguments."""
+
+
+class Entry(NamedTuple):
+    """A row of `registered()`."""
+
+    id: str
+    suite: str
+    description: str
+
+
+_GYMNAX = {
+    "CartPole-v1": ("classic control", "balance a pole on a cart"),
+    "Pendulum-v1": ("classic control", "swing a pendulum up and hold it; continuous torque"),
+    "Acrobot-v1": ("classic control", "swing the tip of a two-link arm above a line"),
+    "MountainCar-v0": ("classic control", "rock an underpowered car out of a valley"),
+    "MountainCarContinuous-v0": ("classic control", "the same with a continuous force and a cost for it"),
+    "Asterix-MinAtar": ("MinAtar", "collect treasure, avoid enemies"),
+    "Breakout-MinAtar": ("MinAtar", "break bricks with a ball and a paddle"),
+    "Freeway-MinAtar": ("MinAtar", "cross a road with traffic"),
+    "Seaquest-MinAtar": ("MinAtar", "rescue divers with a submarine that needs air"),
+    "SpaceInvaders-MinAtar": ("MinAtar", "shoot descending aliens"),
+    "Catch-bsuite": ("bsuite", "catch a falling ball"),
+    "DeepSea-bsuite": ("bsuite", "one treasure behind N right decisions: exploration"),
+    "MemoryChain-bsuite": ("bsuite", "recall bits shown at the start: memory"),
+    "UmbrellaChain-bsuite": ("bsuite", "only the first action counts, at the end: credit assignment"),
+    "DiscountingChain-bsuite": ("bsuite", "choose a chain by the delay of its reward: discounting"),
+    "MNISTBandit-bsuite": ("bsuite", "classify a digit in one step; downloads MNIST"),
+    "SimpleBandit-bsuite": ("bsuite", "eleven arms with fixed rewards"),
+    "FourRooms-misc": ("misc", "grid-world of four rooms with slipping"),
+    "MetaMaze-misc": ("misc", "find a goal again and again in a maze: meta-learning"),
+    "PointRobot-misc": ("misc", "find a hidden goal on a circle: meta-learning"),
+    "BernoulliBandit-misc": ("misc", "two arms, redrawn each episode: meta-learning"),
+    "GaussianBandit-misc": ("misc", "a risky and a safe arm, redrawn each episode: meta-learning"),
+    "Reacher-misc": ("misc", "move the tip of a planar arm to a goal"),
+    "Swimmer-misc": ("misc", "swim to a goal among urchins"),
+    "Pong-misc": ("misc", "keep a ball in play against a scripted paddle"),
+    "FrozenLake-misc": ("misc", "cross slippery ice with holes"),
+}
+
+_BRAX = {
+    "ant": "run with four legs",
+    "halfcheetah": "run with two legs in a plane",
+    "hopper": "hop forward on one leg in a plane",
+    "humanoid": "walk with a human-like body",
+    "humanoidstandup": "stand up with a human-like body",
+    "inverted_double_pendulum": "balance two linked poles on a cart",
+    "inverted_pendulum": "balance a pole on a cart",
+    "pusher": "push an object to a goal with an arm",
+    "reacher": "move the tip of a planar arm to a goal",
+    "swimmer": "swim with three links in a fluid",
+    "walker2d": "walk with two legs in a plane",
+}
+
+_own: dict[str, tuple[Entry, Callable[..., tuple[Any, Any]]]] = {}
+
+
+def registered() -> list[Entry]:
+    """Every environment that `make` knows by name: id, suite and a line of description."""
+    return [
+        *(Entry(id, f"gymnax {suite}", text) for id, (suite, text) in _GYMNAX.items()),
+        *(Entry(f"brax/{name}", "brax", text) for name, text in _BRAX.items()),
+        *(Entry(f"mjx/{name}", "brax on MJX", text) for name, text in _BRAX.items()),
+        *(entry for entry, _ in _own.values()),
+    ]
+
+
+def register(id: str, factory: Callable[..., tuple[Any, Any]]) -> None:
+    """Make your own environment available to `make` and to the command line.
+
+    Args:
+        id: a name that is not taken.
+        factory: `factory(**kwargs)` returns `(env, params)` with gymnax's interface.
+
+    Raises:
+        EnvironmentInputError: `id` is taken.
+    """
+    if any(entry.id == id for entry in registered()):
+        raise EnvironmentInputError(f'environment "{id}" is registered already; choose another name')
+    description = (inspect.getdoc(factory) or "").partition("\n")[0]
+    _own[id] = Entry(id, "own", description), factory
+
+
+def make(id: str, **kwargs: Any) -> tuple[Any, Any]:
+    """An environment with gymnax's interface, and its default parameters.
+
+    Args:
+        id: a name from `registered()`, or one registered with gymnax itself.
+        kwargs: for the constructor of the environment. `brax/NAME` takes `backend` ("generalized", the
+            default, "spring", "positional", "mjx") and `max_steps_in_episode` (default 1000) besides the
+            arguments of brax's class; `mjx/NAME` is `brax/NAME` with the backend "mjx".
+
+    Returns:
+        `(env, params)`; `params` is a pytree that `env.reset` and `env.step` take.
+
+    Raises:
+        UnknownEnvironmentError: no environment has this name.
+        EnvironmentInputError: an argument is unknown, or the constructor refuses it.
+    """
+    if id in _own:
+        factory = _own[id][1]
+        _refuse_unknown(id, kwargs, factory)
+        return factory(**kwargs)
+    if id.startswith(("brax/", "mjx/")) and id.partition("/")[2] in _BRAX:
+        return _make_brax(id, **kwargs)
+    if id in importlib.import_module("gymnax").registered_envs:
+        return _make_gymnax(id, kwargs)
+    nearest = difflib.get_close_matches(id, [entry.id for entry in registered()], n=1, cutoff=0.5)
+    suggestion = f' did you mean "{nearest[0]}"?' if nearest else ""
+    raise UnknownEnvironmentError(f'unknown environment "{id}";{suggestion} `jaxpg list` shows all')
+
+
+def _make_gymnax(id: str, kwargs: dict[str, Any]) -> tuple[Any, Any]:
+    registration = importlib.import_module("gymnax.registration")
+    _refuse_unknown(id, kwargs, registration._registry[id])
+    try:
+        return registration.make(id, **kwargs)
+    except OSError as error:
+        raise EnvironmentInputError(
+            f"{id} needs a data set, which gymnax downloads when the environment is made, and that failed "
+            f"({error}); make it once while connected to the internet"
+        ) from error
+    except (AssertionError, KeyError, TypeError, ValueError) as error:
+        raise EnvironmentInputError(f"{id} refuses {_written(kwargs)}: {error}") from error
+
+
+def _make_brax(id: str, max_steps_in_episode: int = 1000, **kwargs: Any) -> tuple[Any, Any]:
+    suite, _, name = id.partition("/")
+    backend = kwargs.setdefault("backend", "generalized" if suite == "brax" else "mjx")
+    if backend not in BRAX_BACKENDS:
+        raise EnvironmentInputError(
+            f"{id}: unknown backend {backend!r}; choose one of {', '.join(BRAX_BACKENDS)}"
+        )
+    if suite == "mjx" and backend != "mjx":
+        raise EnvironmentInputError(f'{id} has the backend "mjx"; write "brax/{name}" to choose {backend!r}')
+    with _without_brax_chatter():
+        brax = importlib.import_module("brax.envs")
+        adapter = importlib.import_module("jaxpg_envs.brax_adapter")
+        _refuse_unknown(id, kwargs, brax._envs[name], "max_steps_in_episode")
+        try:
+            physics = brax.get_environment(name, **kwargs)
+        except (AssertionError, KeyError, TypeError, ValueError) as error:
+            raise EnvironmentInputError(f"{id} refuses {_written(kwargs)}: {error}") from error
+    env = adapter.BraxEnvironment(physics, id, max_steps_in_episode)
+    return env, env.default_params
+
+
+def _refuse_unknown(id: str, kwargs: dict[str, Any], factory: Callable, *others: str) -> None:
+    """Raises `EnvironmentInputError` for keywords that neither `factory` takes nor `others` names."""
+    allowed = _keywords(factory)
+    if allowed is None:
+        return
+    allowed = [*allowed, *others]
+    unknown = [name for name in kwargs if name not in allowed]
+    if unknown:
+        takes = f"it takes {', '.join(allowed)}" if allowed else "it takes none"
+        raise EnvironmentInputError(f"{id}: unknown argument {', '.join(unknown)}; {takes}")
+
+
+def _keywords(factory: Callable) -> list[str] | None:
+    """The keywords `factory` takes, None if any. Where a class passes `**kwargs` on, its base counts."""
+    functions = [factory]
+    if inspect.isclass(factory):
+        functions = [vars(base)["__init__"] for base in factory.__mro__[:-1] if "__init__" in vars(base)]
+    names: list[str] = []
+    for function in functions:
+        parameters = inspect.signature(function).parameters.values()
+        names += [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+        if all(p.kind != p.VAR_KEYWORD for p in parameters):
+            break
+    else:
+        if not inspect.isclass(factory):
+            return None
+    given = ("self", "sys")  # brax's classes hand `sys` to their base
+    return [name for name in dict.fromkeys(names) if name not in given]
+
+
+def _written(kwargs: dict[str, Any]) -> str:
+    return ", ".join(f"{name}={value!r}" for name, value in kwargs.items()) or "its defaults"
+
+
+@contextlib.contextmanager
+def _without_brax_chatter() -> Iterator[None]:
+    """Drops what brax and MJX say about Warp being absent and about their maintenance, and nothing else."""
+    printed = io.StringIO()
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(printed):
+            warnings.filterwarnings("ignore", "JAXopt is no longer maintained")
+            warnings.filterwarnings("ignore", "Brax System, piplines and environments are not actively")
+            yield
+    finally:
+        for line in printed.getvalue().splitlines(keepends=True):
+            if not line.startswith(("Failed to import warp", "Failed to import mujoco_warp")):
+                sys.stdout.write(line)

@@ -1,0 +1,105 @@
+"""PMOE-PPO: probabilistic mixture-of-experts policies trained by PPO (Ren et al., 2021, arXiv 2104.09122).
+
+The policy is a true Gaussian mixture, pi(a|s) = sum_k w_k(s) N(a; mu_k(s), sigma_k). PPO's surrogate uses the density of the
+whole mixture. Which expert was drawn is not differentiable, so the routing weights w(s) are also regressed onto the
+indicator of the expert whose freshly drawn action has the highest Q: in expectation w_k(s) becomes the frequency with which
+expert k is best at s. Everything else is PPO, of which this file calls the parts.
+
+Unverified: the paper's text on PMOE-PPO was not at hand; this follows the only public implementation, by a co-author
+(quantumiracle/Popular-RL-Algorithms), with three differences: log-densities by logsumexp, which do not underflow; time limits
+bootstrapped as in our PPO; several environments instead of one. There, the routing weights receive the gradient of the
+surrogate as well; `route_ppo_gradient=False` is the other reading, in which only the frequencies train them.
+"""
+
+import math
+from typing import Any, Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jaxtyping import Array, Float, PyTree
+
+from jaxpg import losses
+from jaxpg.algorithm import Algorithm, Metrics, Scalar, hyperparameter, register, static
+from jaxpg.algorithms.online.ppo import Batch, PPOConfig, as_algorithm, make_parts
+from jaxpg.networks import MLP, ActorCritic, GaussianMixture, GaussianMixtureActor
+from jaxpg.networks.actor_critic import actor_critic
+from jaxpg.spaces import observation_size, require_box_actions
+
+
+@struct.dataclass
+class PMOEPPOConfig(PPOConfig):
+    """PPO's hyperparameters and those of the mixture."""
+
+    num_experts: int = static(5, "experts K of the mixture")
+    route_ppo_gradient: bool = static(True, "whether the surrogate's gradient trains the routing weights too")
+    evaluation: Literal["sampled_expert_mean", "argmax_expert_mean"] = static(
+        "sampled_expert_mean", "the deterministic policy: the mean of an expert drawn by weight, or of the likeliest one"
+    )
+    routing_coefficient: Scalar = hyperparameter(1.0, "weight of the frequency routing loss", low=0)
+    q_coefficient: Scalar = hyperparameter(1.0, "weight of the action-value loss", low=0)
+
+
+class ActionValue(nn.Module):
+    """Q(s, a): three hidden layers of 64 rectified units, last layer within ±3e-3."""
+
+    @nn.compact
+    def __call__(
+        self, features: Float[Array, "*batch feature"], action: Float[Array, "*batch action"]
+    ) -> Float[Array, "*batch"]:
+        x = jnp.concatenate([features, action], axis=-1)
+        for _ in range(3):
+            x = nn.relu(nn.Dense(64)(x))
+        small = nn.initializers.uniform(6e-3)  # draws from [0, 6e-3)
+        last = nn.Dense(1, kernel_init=lambda *a: small(*a) - 3e-3, bias_init=lambda *a: small(*a) - 3e-3)
+        return last(x)[..., 0]
+
+
+@register(
+    "pmoe_ppo",
+    PMOEPPOConfig,
+    paper="Ren et al. 2021, arXiv 2104.09122",
+    field="online",
+    actions="continuous",
+    status="complete; PMOE-SAC is to come",
+)
+def pmoe_ppo(config: PMOEPPOConfig, env: Any, params: PyTree) -> Algorithm:
+    """PPO with a mixture of Gaussian experts, an action-value critic and the routing loss that it feeds."""
+    feature_size = observation_size(env, params)
+    action_size = math.prod(require_box_actions("pmoe_ppo", env, params).shape)
+    actor = GaussianMixtureActor(config.num_experts, action_size, config.hidden_sizes, config.activation)
+    q = ActionValue()
+    base = actor_critic(actor, MLP(config.hidden_sizes, 1, 1.0, config.activation), feature_size)
+
+    def mixture(params: PyTree, features: Float[Array, "*batch feature"]) -> GaussianMixture:
+        return actor.apply(params["actor"], features)
+
+    def init(key: jax.Array) -> PyTree:
+        q_params = q.init(jax.random.fold_in(key, 1), jnp.zeros(feature_size), jnp.zeros(action_size))
+        return {**base.init(key), "q": q_params}
+
+    def distribution(params: PyTree, features: Float[Array, "*batch feature"]) -> GaussianMixture:
+        experts = mixture(params, features)
+        if config.route_ppo_gradient:
+            return experts
+        return GaussianMixture(jax.lax.stop_gradient(experts.logits), experts.means, experts.scales)
+
+    def best_action(experts: GaussianMixture, key: jax.Array) -> Array:
+        return experts.sample_expert_mean(key) if config.evaluation == "sampled_expert_mean" else experts.mode()
+
+    def routing_and_q_loss(params: PyTree, batch: Batch, key: jax.Array) -> tuple[Float[Array, ""], Metrics]:
+        experts = mixture(params, batch.features)
+        candidates = jax.lax.stop_gradient(experts.components_distribution.sample(seed=key))
+        features = jnp.broadcast_to(batch.features[:, None], (*candidates.shape[:2], feature_size))
+        routing_loss = losses.frequency_routing_loss(experts.weights, q.apply(params["q"], features, candidates))
+        q_loss = jnp.square(q.apply(params["q"], batch.features, batch.action) - batch.target).mean()
+        metrics = {
+            "routing_loss": routing_loss,
+            "q_loss": q_loss,
+            "routing_entropy": experts.mixture_distribution.entropy().mean(),
+        }
+        return config.routing_coefficient * routing_loss + config.q_coefficient * q_loss, metrics
+
+    network = ActorCritic(init, distribution, base.value)
+    return as_algorithm(config, make_parts(config, env, params, network, routing_and_q_loss, best_action), env, params)

@@ -1,0 +1,138 @@
+"""Checkpoints: a run's whole state, saved atomically, verified when read."""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from jaxtyping import PyTree
+
+from jaxpg.experiment.errors import RunError
+
+KEEP = 2
+
+
+def to_host(state: PyTree) -> dict[str, np.ndarray]:
+    """A copy of a state's leaves in host memory, by path; typed keys become their data."""
+    leaves = {}
+    for path, leaf in jax.tree_util.tree_flatten_with_path(state)[0]:
+        if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            leaf = jax.random.key_data(leaf)
+        leaves[jax.tree_util.keystr(path, simple=True, separator=".")] = np.array(leaf)
+    return leaves
+
+
+def from_host(leaves: dict[str, np.ndarray], like: PyTree) -> PyTree:
+    """The inverse of `to_host`; `like` gives the structure, shapes and dtypes (arrays or `ShapeDtypeStruct`).
+
+    Raises:
+      ValueError: a leaf is missing or has another shape or dtype.
+    """
+    paths, structure = jax.tree_util.tree_flatten_with_path(like)
+    restored = []
+    for path, expected in paths:
+        name = jax.tree_util.keystr(path, simple=True, separator=".")
+        if name not in leaves:
+            raise ValueError(f"no leaf {name!r}")
+        leaf = leaves[name]
+        if jax.dtypes.issubdtype(expected.dtype, jax.dtypes.prng_key):
+            leaf = jax.random.wrap_key_data(leaf, impl=jax.random.key_impl(expected))
+        if leaf.shape != expected.shape or leaf.dtype != expected.dtype:
+            raise ValueError(f"leaf {name!r} is {leaf.dtype}{leaf.shape}, expected {expected.dtype}{expected.shape}")
+        restored.append(leaf)
+    return structure.unflatten(restored)
+
+
+def digest(leaves: dict[str, np.ndarray]) -> str:
+    """SHA-256 over names, dtypes, shapes and bytes of all leaves: equal digests mean equal to the bit."""
+    total = hashlib.sha256()
+    for name in sorted(leaves):
+        leaf = np.ascontiguousarray(leaves[name])
+        total.update(f"{name} {leaf.dtype.str} {leaf.shape}\n".encode())
+        total.update(leaf.tobytes())
+    return total.hexdigest()
+
+
+class Checkpoints:
+    """The checkpoints of one run: `folder/checkpoints/UPDATE`, the last two kept."""
+
+    def __init__(self, folder: Path):
+        self._latest = folder / "latest_checkpoint.json"
+        self._folder = folder / "checkpoints"
+        self._manager = self._open()
+
+    def _open(self) -> ocp.CheckpointManager:
+        options = ocp.CheckpointManagerOptions(max_to_keep=KEEP, enable_async_checkpointing=False, create=True)
+        return ocp.CheckpointManager(self._folder.absolute(), options=options)
+
+    def save(self, update: int, leaves: dict[str, np.ndarray], record: dict[str, Any]) -> None:
+        """Saves the state after `update` updates, with a record (JSON) of where the run stands.
+
+        Raises:
+          RunError: it could not be written, for instance because the disk is full; earlier checkpoints are untouched.
+        """
+        record = {**record, "update": update, "digest": digest(leaves)}
+        try:
+            items = ocp.args.Composite(state=ocp.args.StandardSave(leaves), record=ocp.args.JsonSave(record))
+            self._manager.save(update, args=items, force=True)
+            write_atomically(self._latest, json.dumps({"update": update}))
+        except Exception as error:  # tensorstore reports a full disk as a ValueError, others as an OSError
+            for remains in self._folder.glob(f"{update}*"):
+                shutil.rmtree(remains, ignore_errors=True)
+            kept = [step for step in self.updates() if step != update]
+            raise RunError(
+                f"the checkpoint after update {update} could not be saved: {_reason(error)}. "
+                + (f"The checkpoint after update {kept[-1]} is kept. " if kept else "")
+                + "Free some space, then continue the run with --resume"
+            ) from error
+
+    def updates(self) -> list[int]:
+        """The saved updates on disk, oldest first."""
+        return sorted(int(path.name) for path in self._folder.glob("*") if path.name.isdigit())
+
+    def restore(self, like: PyTree, warn: Callable[[str], None]) -> tuple[PyTree, dict[str, Any]] | None:
+        """The newest checkpoint that is whole, and its record; None if nothing was ever saved.
+
+        A damaged one is set aside as `UPDATE.damaged` and the previous one is used; `warn` is told.
+
+        Raises:
+          RunError: there were checkpoints, but none can be read.
+        """
+        newest = json.loads(self._latest.read_text())["update"] if self._latest.exists() else None
+        if newest is not None and newest not in self.updates():
+            warn(f"the newest checkpoint (update {newest}) is gone: falling back to the previous one")
+        for update in reversed(self.updates()):
+            try:
+                items = ocp.args.Composite(state=ocp.args.StandardRestore(), record=ocp.args.JsonRestore())
+                saved = self._manager.restore(update, args=items)
+                if digest(saved.state) != saved.record["digest"]:
+                    raise ValueError("its content does not match its digest")
+                return from_host(saved.state, like), saved.record
+            except Exception as error:  # whatever a damaged file makes the reader raise
+                warn(f"the checkpoint after update {update} is damaged ({_reason(error)}): falling back to the previous one")
+                os.replace(self._folder / str(update), self._folder / f"{update}.damaged")
+                self._manager = self._open()
+        if newest is not None:
+            raise RunError(f"no checkpoint in {self._folder} can be read: start the run again in another folder")
+        return None
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Writes a file so that a reader, or a crash, finds the old content or the new and nothing between."""
+    beside = path.with_name(path.name + ".tmp")
+    with open(beside, "w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(beside, path)
+
+
+def _reason(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0][:200] if lines else type(error).__name__

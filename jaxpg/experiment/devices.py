@@ -1,0 +1,64 @@
+"""Which devices a run uses, and the cache of compiled programs; both must be set before JAX wakes its backend."""
+
+import importlib.util
+import os
+from pathlib import Path
+
+import jax
+from jax.sharding import Mesh
+
+from jaxpg.algorithm import InputError
+
+
+def use_cpu_devices(count: int) -> None:
+    """Makes the CPU appear as `count` devices: with one per core, the fastest way to use several cores.
+
+    XLA splits the small matrix products of reinforcement learning badly over threads; seeds split over devices scale almost
+    with the cores. Accelerators, if there are any, are not touched. Call it before JAX is used for the first time.
+
+    Raises:
+      InputError: `count` is not positive, or JAX is already in use with another number of devices.
+    """
+    if count < 1:
+        raise InputError(f"the number of devices must be at least 1, got {count}")
+    if importlib.util.find_spec("jax_plugins") is None:  # no accelerator
+        # Threads of XLA's pool. One is fastest for one device; of several devices, each may block a thread while it waits
+        # for work that needs one more: with no more threads than devices, some programs never end.
+        os.environ.setdefault("NPROC", "1" if count == 1 else str(count + 1))
+    try:
+        jax.config.update("jax_num_cpu_devices", count)
+    except RuntimeError as error:
+        if len(jax.devices("cpu")) != count:
+            raise InputError(
+                f"cannot make {count} CPU devices: JAX is already in use in this process with "
+                f"{len(jax.devices('cpu'))}. Call jaxpg.experiment.use_cpu_devices({count}) first of all"
+            ) from error
+
+
+def seed_mesh(num_seeds: int, num_devices: int) -> Mesh:
+    """A mesh of `num_devices` devices whose one axis, "seed", shares out the seeds.
+
+    Raises:
+      InputError: there are fewer devices, or the seeds do not divide among them.
+    """
+    if num_devices < 1 or num_seeds < 1:
+        raise InputError(f"num_seeds and num_devices must be at least 1, got {num_seeds} and {num_devices}")
+    available = jax.devices()
+    if num_devices > len(available):
+        raise InputError(
+            f"num_devices is {num_devices}, but JAX sees {len(available)} ({available[0].platform}); on a CPU, call "
+            f"jaxpg.experiment.use_cpu_devices({num_devices}) before anything else (the command line does)"
+        )
+    if num_seeds % num_devices:
+        raise InputError(f"num_seeds = {num_seeds} does not divide among num_devices = {num_devices}")
+    return jax.make_mesh((num_devices,), ("seed",), devices=available[:num_devices])
+
+
+def cache_compiled_programs() -> None:
+    """Keeps compiled programs on disk between processes, unless the user has set a folder for it already.
+
+    The folder is `$JAX_COMPILATION_CACHE_DIR`, or `jaxpg/xla` in `$XDG_CACHE_HOME` (default `~/.cache`).
+    """
+    if jax.config.jax_compilation_cache_dir is None:
+        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        jax.config.update("jax_compilation_cache_dir", str(Path(base) / "jaxpg" / "xla"))

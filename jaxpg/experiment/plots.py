@@ -1,0 +1,256 @@
+"""Learning curves of runs: read from their folders, drawn over seeds."""
+
+import json
+import math
+import os
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, MaxNLocator
+
+from jaxpg.algorithm import InputError, unknown
+from jaxpg.experiment.statistics import bootstrap_interval, interquartile_mean
+
+# Okabe and Ito's colours, told apart with any colour vision; the yellow is too pale for a line on white.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#4D4D4D")
+INK, PALE = "#333333", "#E3E3E3"
+
+
+class Picture(Figure):
+    """A matplotlib figure without pyplot's global state, which a notebook shows as it is."""
+
+    def _repr_png_(self) -> bytes:
+        buffer = BytesIO()
+        self.savefig(buffer, format="png", dpi=150)
+        return buffer.getvalue()
+
+    def save(self, path: str | os.PathLike | None) -> None:
+        """Writes the picture in the format of the name's ending, making its folder; nothing for None.
+
+        Raises:
+          InputError: matplotlib does not write files with this ending, or the place cannot be written to.
+        """
+        if path is None:
+            return
+        supported = self.canvas.get_supported_filetypes()
+        ending = Path(path).suffix.removeprefix(".").lower()
+        if ending not in supported:
+            raise InputError(f"cannot draw {str(path)!r}: picture format {unknown(ending, supported)}")
+        try:
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+            self.savefig(path, dpi=150)
+        except OSError as error:
+            raise InputError(f"cannot write the picture {str(path)!r}: {error.strerror}") from error
+
+
+@dataclass(frozen=True)
+class Curves:
+    """What a run has logged.
+
+    Attributes:
+      directory: the run's folder.
+      algorithm, env: their names.
+      env_steps: environment steps of one seed at the end of each chunk.
+      seconds: wall-clock seconds at the end of each chunk.
+      metrics: name -> (seed, point); NaN where nothing was measured (no episode ended, the metric was not
+        logged).
+    """
+
+    directory: Path
+    algorithm: str
+    env: str
+    env_steps: Float[np.ndarray, " point"]
+    seconds: Float[np.ndarray, " point"]
+    metrics: dict[str, Float[np.ndarray, "seed point"]]
+
+
+def read_curves(run_dir: str | os.PathLike) -> Curves:
+    """Reads `config.json` and `metrics.jsonl` of a run, finished, running or killed.
+
+    A last line that is torn, because the run is writing it or was killed, is left out. Where a resumed run
+    repeats a chunk the later line counts.
+
+    Raises:
+      InputError: the folder holds no run, nothing has been logged yet, or a file is damaged.
+    """
+    directory = Path(run_dir)
+    config_text = _read_text(directory, "config.json")
+    log_text = _read_text(directory, "metrics.jsonl")
+    try:
+        config = json.loads(config_text)
+        algorithm, env = str(config["algorithm"]), str(config["env"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{directory / 'config.json'} is damaged: it should be an object with 'algorithm' and 'env'"
+        ) from error
+
+    chunks: dict[float, dict[str, Any]] = {}
+    lines = log_text.splitlines()
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            chunk = json.loads(line)
+            chunks[float(chunk["env_steps"])] = chunk
+        except (ValueError, KeyError, TypeError) as error:
+            if number == len(lines) and not log_text.endswith("\n"):
+                break
+            raise InputError(
+                f"{directory / 'metrics.jsonl'} is damaged at line {number}: it should be an object with "
+                "'env_steps'; remove that line, or train the run again"
+            ) from error
+    if not chunks:
+        raise InputError(f"{directory / 'metrics.jsonl'} is empty: wait until the run has logged its first chunk")
+
+    records = list(chunks.values())
+    names = {name: None for record in records for name in record if name not in ("update", "env_steps", "seconds")}
+    try:
+        return Curves(
+            directory=directory,
+            algorithm=algorithm,
+            env=env,
+            env_steps=np.array(list(chunks)),
+            seconds=np.array([record.get("seconds", math.nan) for record in records], float),
+            metrics={name: _seeds_by_points([record.get(name) for record in records]) for name in names},
+        )
+    except (ValueError, TypeError) as error:
+        raise InputError(
+            f"{directory / 'metrics.jsonl'} is damaged: each metric should be a number, or a list with "
+            f"one number per seed, as many in every line ({error})"
+        ) from error
+
+
+def _read_text(directory: Path, name: str) -> str:
+    try:
+        return (directory / name).read_text(encoding="utf-8")
+    except (FileNotFoundError, NotADirectoryError) as error:
+        what = f"it has no {name}" if directory.is_dir() else "there is no such folder"
+        raise InputError(f"no run in {str(directory)!r}: {what}; give the folder that `jaxpg train --out` wrote") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read {directory / name}: {error}") from error
+
+
+def _seeds_by_points(values: list[Any]) -> Float[np.ndarray, "seed point"]:
+    """One metric of all chunks as an array; null and what was not logged become NaN."""
+    rows = [value if isinstance(value, list | None) else [value] for value in values]
+    num_seeds = next((len(row) for row in rows if row), 1)
+    return np.array([row or [math.nan] * num_seeds for row in rows], float).T
+
+
+def plot_learning_curves(
+    run_dirs: str | os.PathLike | Sequence[str | os.PathLike],
+    path: str | os.PathLike | None = None,
+    metric: str = "episode_return",
+) -> Picture:
+    """Draws a metric over seeds against environment steps: interquartile mean and 95 % bootstrap interval.
+
+    One panel per environment; the runs in it share their axes. An algorithm has the same colour in every
+    panel. Points at which no seed has a value are skipped.
+
+    Args:
+      run_dirs: the folder of one run, or those of several.
+      path: where to write the picture, in the format of its ending; None writes nothing.
+      metric: a name in `metrics.jsonl`.
+
+    Raises:
+      InputError: no runs given, a folder that `read_curves` refuses, a metric that a run has not logged (the
+        nearest match is offered), or a `path` that cannot be written to.
+    """
+    directories = [run_dirs] if isinstance(run_dirs, str | os.PathLike) else list(run_dirs)
+    if not directories:
+        raise InputError("no runs to plot: give at least one run's folder")
+    runs = [read_curves(directory) for directory in directories]
+    for run in runs:
+        if metric not in run.metrics:
+            raise InputError(f"the run in {str(run.directory)!r} has no metric {unknown(metric, run.metrics)}")
+
+    labels = _labels(runs)
+    styles = {label: index for index, label in enumerate(dict.fromkeys(labels))}
+    envs = list(dict.fromkeys(run.env for run in runs))
+    columns = min(len(envs), 3)
+    rows = math.ceil(len(envs) / columns)
+    figure = Picture(figsize=(1.6 + 4.8 * columns if columns > 1 else 7.2, 3.6 * rows + 0.7), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False)
+    panels = dict(zip(envs, grid.flat, strict=False))
+    for axes in grid.flat[len(envs) :]:
+        axes.remove()
+    for env, axes in panels.items():
+        plain_axes(axes)
+        axes.set_title(env, loc="left", fontsize=12, color=INK, weight="bold")
+        axes.set_xlabel("environment steps")
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))  # 200k, 1M
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=6))
+    for axes in grid[:, 0]:
+        axes.set_ylabel(metric.replace("_", " "))
+
+    lines, seeds = {}, defaultdict(set)
+    for run, label in zip(runs, labels, strict=True):
+        scores = run.metrics[metric]
+        lines[label] = _draw_curve(panels[run.env], run.env_steps, scores, styles[label])
+        seeds[label].add(len(scores) if np.isfinite(scores).any() else 0)
+    for axes in panels.values():
+        axes.set_xlim(left=0)
+    names = [f"{label} ({_words(seeds[label])})" for label in lines]
+    figure.legend(lines.values(), names, loc="outside upper center", ncols=min(len(names), 4), frameon=False)
+    spread = "    band: 95 % bootstrap interval    thin lines: the seeds"
+    caption = "line: interquartile mean over seeds" + spread if max(map(max, seeds.values())) > 1 else "one seed, no interval"
+    figure.supxlabel(caption, fontsize=8, color="#777777")
+    figure.save(path)
+    return figure
+
+
+def _words(num_seeds: set[int]) -> str:
+    """How many seeds the curves of one label have, 0 standing for a curve without any value."""
+    few, many = min(num_seeds), max(num_seeds)
+    if many == 0:
+        return "no values yet"
+    return f"{few} seed{'s' * (many > 1)}" if few == many else f"{few} to {many} seeds"
+
+
+def _labels(runs: list[Curves]) -> list[str]:
+    """The algorithm; with the folder's name where a panel has it twice, or its path if need be."""
+    labels = [run.algorithm for run in runs]
+    for describe in (lambda run: run.directory.resolve().name, lambda run: str(run.directory)):
+        seen = Counter((run.env, label) for run, label in zip(runs, labels, strict=True))
+        labels = [
+            label if seen[run.env, label] == 1 else f"{run.algorithm} · {describe(run)}"
+            for run, label in zip(runs, labels, strict=True)
+        ]
+    return labels
+
+
+def _draw_curve(axes: Axes, env_steps: Float[np.ndarray, " point"], scores: Float[np.ndarray, "seed point"], style: int) -> Any:
+    colour = COLOURS[style % len(COLOURS)]
+    dashes = ("-", "--", ":", "-.")[style // len(COLOURS) % 4]
+    if len(scores) > 1:
+        alpha = max(0.2, 0.5 - 0.02 * len(scores))
+        for seed in scores:
+            present = np.isfinite(seed)
+            axes.plot(env_steps[present], seed[present], color=colour, linewidth=0.6, alpha=alpha, zorder=2)
+    present = np.isfinite(scores).any(axis=0)
+    steps, scores = env_steps[present], scores[:, present]
+    low, high = bootstrap_interval(scores)
+    axes.fill_between(steps, low, high, color=colour, alpha=0.22, linewidth=0, zorder=3)
+    marker = "o" if present.sum() == 1 else ""  # a line through one point is invisible
+    (line,) = axes.plot(steps, interquartile_mean(scores), dashes, color=colour, linewidth=2, marker=marker, zorder=4)
+    return line
+
+
+def plain_axes(axes: Axes, grid: bool = True) -> None:
+    """Our look: two spines, a pale grid behind the data, dark grey letters."""
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color("#999999")
+    axes.tick_params(colors=INK, labelsize=9, length=3, color="#999999")
+    axes.xaxis.label.set_color(INK)
+    axes.yaxis.label.set_color(INK)
+    axes.set_axisbelow(True)
+    if grid:
+        axes.grid(color=PALE, linewidth=0.8)

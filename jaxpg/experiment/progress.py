@@ -1,0 +1,56 @@
+"""Progress on the terminal: a bar where there is one, a line now and then where there is not."""
+
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+QUIET_SECONDS = 15.0  # between two lines in a log file
+
+
+class RunProgress:
+    """Shows updates done, return, steps per second and time left; a context manager."""
+
+    def __init__(self, title: str, num_updates: int, done: int, console: Console):
+        self._console, self._title, self._total = console, title, num_updates
+        self._live = console.is_terminal or console.is_jupyter
+        self._last_line = time.monotonic()
+        self._bar = Progress(
+            TextColumn("[bold]{task.description}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            TextColumn("return {task.fields[score]} · {task.fields[speed]} steps/s ·"),
+            TimeElapsedColumn(),
+            TextColumn("· left"),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not self._live,
+        )
+        self._task = self._bar.add_task(title, total=num_updates, completed=done, score="–", speed="–")
+
+    def __enter__(self) -> "RunProgress":
+        self._bar.start()
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        self._bar.stop()
+
+    def report(self, done: int, score: float | None, steps_per_second: float, seconds_left: float) -> None:
+        """After each chunk: updates done, mean episode return (None: no episode ended), speed and estimated time left."""
+        score_text = "–" if score is None else f"{score:,.1f}"
+        self._bar.update(self._task, completed=done, score=score_text, speed=f"{steps_per_second:,.0f}")
+        if not self._live and (time.monotonic() - self._last_line > QUIET_SECONDS or done == self._total):
+            self._last_line = time.monotonic()
+            self._console.print(
+                f"{self._title}: {done / self._total:4.0%}, return {score_text}, {steps_per_second:,.0f} steps/s, "
+                f"{seconds_left:,.0f} s left",
+                highlight=False,
+            )

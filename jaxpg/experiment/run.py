@@ -1,0 +1,395 @@
+"""One run from a configuration to a folder of results: `jaxpg train`, and the same from Python.
+
+The host appears only between compiled chunks of updates: while the device computes the next chunk, the last one's metrics are
+written, and now and then its state is saved.
+"""
+
+import importlib.metadata
+import json
+import platform
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+from jaxtyping import PyTree
+from rich.console import Console
+
+import jaxpg_envs
+from jaxpg.algorithm import Algorithm, InputError, Metrics, fields, lookup, make
+from jaxpg.evaluation import evaluate
+from jaxpg.experiment import logs, plots
+from jaxpg.experiment.checkpoints import Checkpoints, digest, to_host, write_atomically
+from jaxpg.experiment.devices import seed_mesh
+from jaxpg.experiment.errors import RunError
+from jaxpg.experiment.pictures import draw_behaviour
+from jaxpg.experiment.progress import RunProgress
+from jaxpg.experiment.statistics import bootstrap_interval, interquartile_mean
+from jaxpg.training import advance
+
+CHUNKS = 100  # pieces of a run, after each of which metrics are written
+SAVE_SHARE = 0.01  # of the time may go into saving; the first chunk and the last are always saved
+EVALUATION_EPISODES = 128
+PACKAGES = ("jaxpg", "jax", "jaxlib", "flax", "optax", "distrax", "gymnax", "brax", "mujoco-mjx", "numpy")
+SEEDS = PartitionSpec("seed")
+
+
+class Run(NamedTuple):
+    """A saved or running experiment: what `load` returns.
+
+    Attributes:
+      description: the content of `config.json`.
+      algorithm: the algorithm, built from the description.
+      env, env_params: the environment.
+      states: the algorithm's states, stacked along a leading axis (seed,).
+    """
+
+    description: dict[str, Any]
+    algorithm: Algorithm
+    env: Any
+    env_params: PyTree
+    states: PyTree
+
+    def state(self, seed: int = 0) -> PyTree:
+        """One seed's state."""
+        return jax.tree.map(lambda x: x[seed], self.states)
+
+
+def run(
+    algorithm: str,
+    env: str,
+    out: str | Path,
+    *,
+    seed: int = 0,
+    num_seeds: int = 1,
+    num_devices: int = 1,
+    resume: bool = False,
+    env_options: dict[str, Any] | None = None,
+    wandb: str | None = None,
+    console: Console | None = None,
+    **hyperparameters: Any,
+) -> dict[str, Any]:
+    """Trains `num_seeds` agents in one compiled program and leaves curves, checkpoints, pictures and a summary in `out`.
+
+    Args:
+      algorithm, env: names that `jaxpg list` shows.
+      out: a folder that holds no run yet; with `resume`, the folder of an interrupted one, which continues and ends with
+        the same state, to the bit, as if it had never been interrupted.
+      seed: of the whole run; the agents' keys are split from it.
+      num_devices: devices among which the seeds are divided.
+      env_options: keyword arguments of `jaxpg_envs.make`, such as `{"backend": "spring"}`.
+      wandb: a Weights & Biases project to log to as well.
+      console: where progress is shown (default: standard error).
+      **hyperparameters: fields of the algorithm's configuration, `total_steps` among them.
+
+    Returns:
+      The content of `summary.json`.
+
+    Raises:
+      InputError: a bad name or value, or a folder that cannot be used.
+      RunError: NaN in training, or a checkpoint that could not be saved or read; everything saved before is kept.
+    """
+    console = console or Console(stderr=True)
+    folder = Path(out)
+    env_options = env_options or {}
+    environment, env_params = jaxpg_envs.make(env, **env_options)
+    agent = make(algorithm, environment, env_params, **hyperparameters)
+    mesh = seed_mesh(num_seeds, num_devices)
+    description = describe(algorithm, env, env_options, seed, num_seeds, num_devices, agent.config)
+    prepare_folder(folder, description, resume, console)
+
+    if (folder / "summary.json").exists():
+        console.print(f"the run in {folder} is complete: nothing left to do", highlight=False)
+        return json.loads((folder / "summary.json").read_text())
+
+    keys = jax.device_put(jax.random.split(jax.random.key(seed), num_seeds), NamedSharding(mesh, SEEDS))
+    init = over_seeds(agent.init, mesh)
+    like = jax.eval_shape(init, keys)
+    checkpoints = Checkpoints(folder)
+    restored = checkpoints.restore(like, lambda text: console.print(f"warning: {text}", highlight=False))
+
+    # Only now the costly part: whatever the user could have mistaken has been checked.
+    started = time.perf_counter()
+    with console.status("compiling …"):
+        if not console.is_terminal:
+            console.print(f"compiling {algorithm} on {env} …", highlight=False)
+        step = jax.jit(
+            jax.shard_map(
+                jax.vmap(lambda state, n: advance(agent.update, state, n), in_axes=(0, None)),
+                mesh=mesh,
+                in_specs=(SEEDS, PartitionSpec()),
+                out_specs=SEEDS,
+                check_vma=False,
+            ),
+            donate_argnums=0,
+        )
+        shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=NamedSharding(mesh, SEEDS)), like)
+        compiled = step.lower(shapes, jax.ShapeDtypeStruct((), jnp.int32)).compile()
+        if restored is None:
+            states, done, train_seconds = init(keys), 0, 0.0
+        else:
+            saved, record = restored
+            states, done, train_seconds = (
+                jax.device_put(saved, NamedSharding(mesh, SEEDS)),
+                record["update"],
+                record["seconds"],
+            )
+            console.print(f"resuming {folder} after update {done} of {agent.num_updates}", highlight=False)
+        jax.block_until_ready(states)
+    compile_seconds = time.perf_counter() - started
+
+    sinks = [
+        logs.json_lines(folder / "metrics.jsonl", done),
+        logs.tensorboard(folder, done * agent.env_steps_per_update),
+    ]
+    if wandb is not None:
+        sinks.append(logs.weights_and_biases(wandb, folder, description))
+    try:
+        with RunProgress(f"{algorithm} on {env}", agent.num_updates, done, console) as progress:
+            states, train_seconds = _train(
+                compiled, states, done, train_seconds, agent, num_seeds, checkpoints, sinks, progress
+            )
+    except OSError as error:
+        raise RunError(
+            f"the run's files could not be written: {error}. What was saved is kept; free some space, then continue with --resume"
+        ) from error
+
+    final = Run(description, agent, environment, env_params, states)
+    with console.status("evaluating …"):
+        returns = evaluate_run(final)
+        initial_returns = evaluate_run(final._replace(states=init(keys)))
+    low, high = bootstrap_interval(returns)
+    summary = {
+        **{name: description[name] for name in ("algorithm", "env", "seed", "num_seeds")},
+        "total_steps": agent.num_updates * agent.env_steps_per_update,
+        "returns": logs.finite_or_none(returns),
+        "iqm": _number(interquartile_mean(returns)),
+        "iqm_ci": [_number(low), _number(high)],
+        "initial_returns": logs.finite_or_none(initial_returns),
+        "initial_iqm": _number(interquartile_mean(initial_returns)),
+        "evaluation_episodes": EVALUATION_EPISODES,
+        "compile_seconds": compile_seconds,
+        "train_seconds": train_seconds,
+        "env_steps_per_second": num_seeds * agent.num_updates * agent.env_steps_per_update / train_seconds,
+        "state_digest": digest(to_host(states)),
+    }
+    plots.plot_learning_curves([folder], folder / "curve.png")
+    with console.status("drawing …"):
+        before = agent.policy(final._replace(states=init(keys)).state())
+        draw_behaviour(before, agent.policy(final.state()), environment, env_params, jax.random.key(seed), folder)
+    write_atomically(folder / "summary.json", json.dumps(summary, indent=2) + "\n")
+    return summary
+
+
+def _train(
+    compiled: Callable[..., tuple[PyTree, Metrics]],
+    states: PyTree,
+    done: int,
+    seconds: float,
+    agent: Algorithm,
+    num_seeds: int,
+    checkpoints: Checkpoints,
+    sinks: list[logs.Log],
+    progress: RunProgress,
+) -> tuple[PyTree, float]:
+    """Runs the remaining chunks; returns the final states and the seconds that training has taken in all."""
+    chunk = max(1, agent.num_updates // CHUNKS)
+    first, before = done, seconds
+    started = time.perf_counter()
+    last_save, save_cost = -float("inf"), 0.0
+
+    def launch(states: PyTree, done: int) -> tuple[PyTree, Metrics, int]:
+        updates = min(chunk, agent.num_updates - done)
+        return *compiled(states, jnp.int32(updates)), done + updates
+
+    if done == agent.num_updates:
+        return states, seconds
+    states, metrics, done = launch(states, done)
+    while True:
+        rows = jax.device_get(metrics)  # waits for the chunk
+        now = time.perf_counter()
+        seconds = before + now - started
+        _require_finite(rows, done)
+        finished = done == agent.num_updates
+        save = finished or now - last_save > save_cost / SAVE_SHARE
+        leaves = to_host(states) if save else {}
+        row: logs.Row = {"update": done, "env_steps": done * agent.env_steps_per_update, "seconds": seconds}
+        row |= {name: logs.finite_or_none(values) for name, values in rows.items()}
+        if not finished:  # the device goes on while the host writes
+            states, metrics, done = launch(states, done)
+        for sink in sinks:
+            sink(row)
+        if save:
+            checkpoints.save(row["update"], leaves, {"seconds": seconds})
+            last_save = time.perf_counter()
+            save_cost = last_save - now
+        speed = num_seeds * (row["update"] - first) * agent.env_steps_per_update / (seconds - before)
+        left = (seconds - before) / (row["update"] - first) * (agent.num_updates - row["update"])
+        scores = [x for x in row.get("episode_return", []) if x is not None]
+        progress.report(row["update"], sum(scores) / len(scores) if scores else None, speed, left)
+        if finished:
+            return states, seconds
+
+
+def _require_finite(metrics: dict[str, np.ndarray], update: int) -> None:
+    for name, values in metrics.items():
+        # A mean over episodes is NaN when none was completed, which is no fault.
+        faulty = ~np.isfinite(values) & (metrics["episodes"] > 0 if name.startswith("episode_") else True)
+        if faulty.any():
+            seeds = ", ".join(map(str, np.flatnonzero(faulty)))
+            raise RunError(
+                f"training stopped: {name} is {values[faulty][0]} (seed {seeds}) in the updates up to {update}. "
+                "The last checkpoint from before is kept. A smaller learning rate often helps"
+            )
+
+
+def over_seeds(function: Callable[..., Any], mesh: jax.sharding.Mesh) -> Callable[..., Any]:
+    """`function` of one seed's arguments, compiled over all seeds and divided among the mesh's devices."""
+    return jax.jit(jax.shard_map(jax.vmap(function), mesh=mesh, in_specs=SEEDS, out_specs=SEEDS, check_vma=False))
+
+
+def evaluate_run(
+    run: Run,
+    num_episodes: int = EVALUATION_EPISODES,
+    env: str | None = None,
+    env_options: dict[str, Any] | None = None,
+    deterministic: bool = True,
+) -> np.ndarray:
+    """Mean return of each seed's policy over whole episodes, shape (seed,); NaN where an episode did not end.
+
+    Args:
+      env: the name of another environment than the run's; its observations and actions must have the same shapes.
+
+    Raises:
+      InputError: they have not.
+    """
+    environment, env_params = run.env, run.env_params
+    if env is not None:
+        environment, env_params = jaxpg_envs.make(env, **(env_options or {}))
+        for space in ("observation_space", "action_space"):
+            trained, asked = getattr(run.env, space)(run.env_params), getattr(environment, space)(env_params)
+            if (type(trained), trained.shape, getattr(trained, "n", 0)) != (type(asked), asked.shape, getattr(asked, "n", 0)):
+                raise InputError(f"the policy was trained with the {space} {trained}, but {env} has {asked}")
+    num_seeds = run.description["num_seeds"]
+    key = jax.random.fold_in(jax.random.key(run.description["seed"]), num_seeds)  # not among the agents' keys
+    num_devices = run.description["num_devices"]
+    mesh = seed_mesh(num_seeds, num_devices if num_devices <= len(jax.devices()) else 1)
+
+    def mean_return(state: PyTree, key: jax.Array) -> jax.Array:
+        return evaluate(run.algorithm.policy(state, deterministic), environment, env_params, key, num_episodes).mean()
+
+    keys = jax.random.split(key, num_seeds)
+    return np.asarray(over_seeds(mean_return, mesh)(*jax.device_put((run.states, keys), NamedSharding(mesh, SEEDS))))
+
+
+def load(folder: str | Path, warn: Callable[[str], None] = print) -> Run:
+    """A run from its folder, with the states of its newest whole checkpoint.
+
+    `load(folder).algorithm.policy(load(folder).state(seed))` is the trained policy of one seed.
+
+    Raises:
+      InputError: there is no run in the folder.
+      RunError: none of its checkpoints can be read.
+    """
+    folder = Path(folder)
+    description = read_description(folder)
+    env, env_params = jaxpg_envs.make(description["env"], **description["env_options"])
+    agent = make(description["algorithm"], env, env_params, **description["config"])
+    like = jax.eval_shape(jax.vmap(agent.init), jax.random.split(jax.random.key(0), description["num_seeds"]))
+    restored = Checkpoints(folder).restore(like, warn)
+    if restored is None:
+        raise InputError(f"the run in {folder} has not saved a checkpoint yet: let it go on for a while")
+    return Run(description, agent, env, env_params, restored[0])
+
+
+def describe(
+    algorithm: str,
+    env: str,
+    env_options: dict[str, Any],
+    seed: int,
+    num_seeds: int,
+    num_devices: int,
+    config: Any,
+) -> dict[str, Any]:
+    """All that reproduces a run, for `config.json`."""
+    values = {}
+    for field in fields(lookup(algorithm).config_class):
+        value = getattr(config, field.name)
+        values[field.name] = float(value) if field.is_leaf else list(value) if isinstance(value, tuple) else value
+    return {
+        "algorithm": algorithm,
+        "env": env,
+        "env_options": env_options,
+        "seed": seed,
+        "num_seeds": num_seeds,
+        "num_devices": num_devices,
+        "config": values,
+        "versions": {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in PACKAGES},
+    }
+
+
+def read_description(folder: Path) -> dict[str, Any]:
+    """The `config.json` of a run.
+
+    Raises:
+      InputError: there is none, or it is not one of ours.
+    """
+    path = folder / "config.json"
+    if not path.exists():
+        raise InputError(f"{folder} holds no run: there is no config.json")
+    try:
+        description = json.loads(path.read_text())
+        missing = {
+            "algorithm",
+            "env",
+            "env_options",
+            "seed",
+            "num_seeds",
+            "num_devices",
+            "config",
+            "versions",
+        } - set(description)
+        if missing:
+            raise ValueError(f"it lacks {', '.join(sorted(missing))}")
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{path} was not written by jaxpg: {error}") from error
+    return description
+
+
+def prepare_folder(folder: Path, description: dict[str, Any], resume: bool, console: Console) -> None:
+    """Makes the run's folder and its `config.json`, or checks that they are this run's.
+
+    Raises:
+      InputError: the folder cannot be made, holds another run, or holds a run and `resume` is not set.
+    """
+    if (folder / "config.json").exists():
+        if not resume:
+            raise InputError(f"{folder} holds a run already: continue it with --resume, or choose another --out")
+        saved = read_description(folder)
+        for name in ("algorithm", "env", "env_options", "seed", "num_seeds", "num_devices"):
+            if saved[name] != description[name]:
+                raise InputError(f"{folder} holds another run: its {name} is {saved[name]!r}, not {description[name]!r}")
+        for name, value in description["config"].items():
+            if name not in saved["config"] or saved["config"][name] != value:
+                raise InputError(f"{folder} holds another run: its {name} is {saved['config'].get(name)!r}, not {value!r}")
+        changed = {n for n, v in description["versions"].items() if saved["versions"].get(n) != v}
+        if changed:
+            console.print(
+                f"warning: other versions than before of {', '.join(sorted(changed))}: results may differ in the last bits"
+            )
+        return
+    if any((folder / name).exists() for name in ("checkpoints", "metrics.jsonl", "summary.json")):
+        raise InputError(f"{folder} holds the remains of a run without its config.json: choose another --out")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(folder / "config.json", json.dumps(description, indent=2) + "\n")
+    except OSError as error:
+        raise InputError(f"cannot write to the output folder {folder}: {error}") from error
+
+
+def _number(value: Any) -> float | None:
+    return logs.finite_or_none(np.asarray([value]))[0]

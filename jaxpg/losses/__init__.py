@@ -1,0 +1,42 @@
+"""Losses, returns and advantages: pure functions on arrays, usable without the rest of jaxpg.
+
+Conventions: time leads (`returns`); the other functions take arrays of any one shape and average over all of
+it. Losses are scalars to minimise. They differentiate what is being learned (the first argument) and hold the
+rest constant.
+"""
+
+from jaxpg.losses.mixture import frequency_routing_loss, mixture_log_prob, select_best
+from jaxpg.losses.policy_gradient import (
+    approximate_kl,
+    clip_fraction,
+    clipped_surrogate,
+    entropy_loss,
+    kl_penalized_surrogate,
+    policy_gradient_loss,
+)
+from jaxpg.losses.returns import (
+    generalized_advantage_estimation,
+    lambda_returns,
+    monte_carlo_returns,
+    n_step_returns,
+)
+from jaxpg.losses.value import clipped_value_loss, explained_variance, value_loss
+
+__all__ = [
+    "approximate_kl",
+    "clip_fraction",
+    "clipped_surrogate",
+    "clipped_value_loss",
+    "entropy_loss",
+    "explained_variance",
+    "frequency_routing_loss",
+    "generalized_advantage_estimation",
+    "kl_penalized_surrogate",
+    "lambda_returns",
+    "mixture_log_prob",
+    "monte_carlo_returns",
+    "n_step_returns",
+    "policy_gradient_loss",
+    "select_best",
+    "value_loss",
+]

@@ -1,0 +1,120 @@
+"""Interaction with a batch of environments, compiled as one scan."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, PyTree
+
+from jaxpg.algorithm import Metrics
+
+
+class Transition(NamedTuple):
+    """What happened, time leading, then environment.
+
+    `next_observation` is the true successor: at an episode's end the final observation, never that of the reset state.
+    `extras` is whatever the acting function returned beside the action, such as `log_prob`.
+    """
+
+    observation: PyTree[Array, "Observation"]
+    action: PyTree[Array]
+    reward: Float[Array, "*time env"]
+    terminated: Bool[Array, "*time env"]
+    truncated: Bool[Array, "*time env"]
+    next_observation: PyTree[Array, "Observation"]
+    extras: PyTree[Array]
+
+    @property
+    def done(self) -> Bool[Array, "*time env"]:
+        """Whether the episode ended with this step, for either reason."""
+        return self.terminated | self.truncated
+
+
+class EpisodeStatistics(NamedTuple):
+    """The running episode of each environment, and sums over the episodes completed in the current rollout."""
+
+    running_return: Float[Array, " env"]
+    running_length: Int[Array, " env"]
+    completed: Float[Array, ""]
+    return_sum: Float[Array, ""]
+    length_sum: Float[Array, ""]
+
+
+class RolloutState(NamedTuple):
+    """Where the environments stand between two rollouts."""
+
+    env_state: PyTree
+    observation: PyTree
+    episodes: EpisodeStatistics
+
+
+def init_rollout(key: jax.Array, env: Any, params: PyTree, num_envs: int, params_axis: int | None = None) -> RolloutState:
+    """Resets `num_envs` environments; `params_axis=0` gives each its own row of `params`."""
+    reset = jax.vmap(env.reset, in_axes=(0, params_axis))
+    observation, env_state = reset(jax.random.split(key, num_envs), params)
+    zeros, zero = jnp.zeros(num_envs), jnp.float32(0)
+    episodes = EpisodeStatistics(zeros, jnp.zeros(num_envs, jnp.int32), zero, zero, zero)
+    return RolloutState(env_state, observation, episodes)
+
+
+def rollout(
+    key: jax.Array,
+    act: Callable[[jax.Array, PyTree], tuple[PyTree, PyTree]],
+    env: Any,
+    params: PyTree,
+    state: RolloutState,
+    num_steps: int,
+    params_axis: int | None = None,
+) -> tuple[RolloutState, Transition]:
+    """Acts for `num_steps` steps in every environment.
+
+    Args:
+      act: `(key, observations (env, ...)) -> (actions (env, ...), extras)`.
+      env: an environment with the interface of gymnax 1.0 (automatic reset, `info["final_observation"]`).
+      params: one environment's parameters, or a batch of them with `params_axis=0`.
+      state: from `init_rollout` or the previous rollout.
+
+    Returns:
+      The new state and the transitions with axes (time, env, ...). Gradients do not flow through the environment.
+    """
+    num_envs = state.episodes.running_return.shape[0]
+    step_envs = jax.vmap(env.step, in_axes=(0, 0, 0, params_axis))
+
+    def step(state: RolloutState, key: jax.Array) -> tuple[RolloutState, Transition]:
+        act_key, env_key = jax.random.split(key)
+        action, extras = act(act_key, state.observation)
+        env_keys = jax.random.split(env_key, num_envs)
+        observation, env_state, reward, terminated, truncated, info = step_envs(
+            env_keys, state.env_state, jax.lax.stop_gradient(action), params
+        )
+        reward = jnp.asarray(reward, jnp.float32).reshape(num_envs)
+        terminated, truncated = jnp.asarray(terminated, bool), jnp.asarray(truncated, bool)
+        transition = Transition(state.observation, action, reward, terminated, truncated, info["final_observation"], extras)
+        episodes = _count(state.episodes, reward, transition.done)
+        return RolloutState(env_state, observation, episodes), transition
+
+    zero = jnp.float32(0)
+    state = state._replace(episodes=state.episodes._replace(completed=zero, return_sum=zero, length_sum=zero))
+    return jax.lax.scan(step, state, jax.random.split(key, num_steps))
+
+
+def _count(episodes: EpisodeStatistics, reward: Float[Array, " env"], done: Bool[Array, " env"]) -> EpisodeStatistics:
+    running_return = episodes.running_return + reward
+    running_length = episodes.running_length + 1
+    return EpisodeStatistics(
+        running_return=jnp.where(done, 0.0, running_return),
+        running_length=jnp.where(done, 0, running_length),
+        completed=episodes.completed + done.sum(),
+        return_sum=episodes.return_sum + jnp.where(done, running_return, 0.0).sum(),
+        length_sum=episodes.length_sum + jnp.where(done, running_length, 0).sum(),
+    )
+
+
+def episode_metrics(episodes: EpisodeStatistics) -> Metrics:
+    """`episodes` completed in the last rollout and the means of their returns and lengths; NaN if there were none."""
+    return {
+        "episodes": episodes.completed,
+        "episode_return": episodes.return_sum / episodes.completed,
+        "episode_length": episodes.length_sum / episodes.completed,
+    }

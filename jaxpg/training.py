@@ -1,0 +1,71 @@
+"""A run is a scan of `update`."""
+
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Int, PyTree
+
+from jaxpg.algorithm import Algorithm, InputError, Metrics, State
+
+
+def train(algorithm: Algorithm, key: jax.Array, num_updates: int | None = None, data: PyTree = None) -> tuple[State, Metrics]:
+    """Initialises an algorithm and updates it `num_updates` times (default: its whole run) in one compiled scan.
+
+    Pure: `vmap` over keys trains a population, `vmap` over hyperparameters given to `jaxpg.make` sweeps them, and both
+    compile once.
+
+    Args:
+      data: second argument of `update`, for algorithms that learn from data.
+
+    Returns:
+      The final state, and the metrics of every update stacked along a leading axis (num_updates,).
+
+    Raises:
+      InputError: `num_updates` is not a positive whole number.
+    """
+    num_updates = algorithm.num_updates if num_updates is None else num_updates
+    if not isinstance(num_updates, int) or num_updates < 1:
+        raise InputError(f"num_updates must be a positive whole number, got {num_updates!r}")
+    return _train(algorithm.init, algorithm.update, num_updates, key, data)
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def _train(
+    init: Callable[..., State], update: Callable[..., tuple[State, Metrics]], num_updates: int, key: jax.Array, data: PyTree
+) -> tuple[State, Metrics]:
+    arguments = () if data is None else (data,)
+    return jax.lax.scan(lambda state, _: update(state, *arguments), init(key), None, num_updates)
+
+
+def advance(
+    update: Callable[[State], tuple[State, Metrics]], state: State, num_updates: Int[Array, ""] | int
+) -> tuple[State, Metrics]:
+    """Updates a state `num_updates` times and averages the metrics in the loop.
+
+    The number may be traced, so that one program serves pieces of any length and a run cut into pieces is, bit for bit,
+    the run in one piece. Means over episodes (`episode_...`) are weighted by the number of `episodes`, which is summed;
+    they are NaN if no episode was completed.
+    """
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(update, state)[1])
+
+    def body(_: Array, carry: tuple[State, Metrics]) -> tuple[State, Metrics]:
+        state, sums = carry
+        state, metrics = update(state)
+        return state, {name: sums[name] + _weighted(name, metrics) for name in metrics}
+
+    state, sums = jax.lax.fori_loop(0, num_updates, body, (state, zeros))
+    return state, {name: _mean(name, sums, num_updates) for name in sums}
+
+
+def _weighted(name: str, metrics: Metrics) -> Array:
+    if name.startswith("episode_"):
+        return jnp.where(metrics["episodes"] > 0, metrics[name] * metrics["episodes"], 0.0)
+    return metrics[name]
+
+
+def _mean(name: str, sums: Metrics, num_updates: Int[Array, ""] | int) -> Array:
+    if name == "episodes":
+        return sums[name]
+    return sums[name] / (sums["episodes"] if name.startswith("episode_") else num_updates)

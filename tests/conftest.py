@@ -1,0 +1,11 @@
+"""Checks the shapes in signatures while the tests run, and keeps compiled programs between runs."""
+
+from pathlib import Path
+
+import jaxtyping
+
+jaxtyping.install_import_hook(["jaxpg", "jaxpg_envs"], "beartype.beartype")
+
+import jax  # noqa: E402
+
+jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parents[1] / ".cache" / "jax"))

@@ -3,7 +3,6 @@
 import dataclasses
 import difflib
 import math
-import types
 import typing
 from collections.abc import Callable, Iterable
 from typing import Any, Literal, NamedTuple, TypeAlias
@@ -161,11 +160,14 @@ def unknown(name: str, known: Iterable[str]) -> str:
 # --- The registry -------------------------------------------------------------------------------------------------------
 
 
+Factory: TypeAlias = Callable[[Any, Any, Any], Algorithm]
+
+
 class Entry(NamedTuple):
     """A registered algorithm: its factory `(config, env, params) -> Algorithm` and what the tables say of it."""
 
     name: str
-    factory: Callable[[Any, Any, Any], Algorithm]
+    factory: Factory
     config_class: type
     paper: str
     field: str
@@ -178,10 +180,10 @@ REGISTRY: dict[str, Entry] = {}
 
 def register(
     name: str, config_class: type, *, paper: str, field: str, actions: str, status: str
-) -> Callable[[types.FunctionType], types.FunctionType]:
+) -> Callable[[Factory], Factory]:
     """Decorator of a factory `(config, env, params) -> Algorithm`; `jaxpg.make(name, ...)` then finds it."""
 
-    def decorate(factory: types.FunctionType) -> types.FunctionType:
+    def decorate(factory: Factory) -> Factory:
         if name in REGISTRY:
             raise InputError(f"an algorithm {name!r} is already registered")
         REGISTRY[name] = Entry(name, factory, config_class, paper, field, actions, status)

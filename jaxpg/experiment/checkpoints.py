@@ -42,7 +42,7 @@ def from_host(leaves: dict[str, np.ndarray], like: PyTree) -> PyTree:
             raise ValueError(f"no leaf {name!r}")
         leaf = leaves[name]
         if jax.dtypes.issubdtype(expected.dtype, jax.dtypes.prng_key):
-            leaf = jax.random.wrap_key_data(leaf, impl=jax.random.key_impl(expected))
+            leaf = jax.random.wrap_key_data(leaf)
         if leaf.shape != expected.shape or leaf.dtype != expected.dtype:
             raise ValueError(f"leaf {name!r} is {leaf.dtype}{leaf.shape}, expected {expected.dtype}{expected.shape}")
         restored.append(leaf)
@@ -99,10 +99,10 @@ class Checkpoints:
     def restore(self, like: PyTree, warn: Callable[[str], None]) -> tuple[PyTree, dict[str, Any]] | None:
         """The newest checkpoint that is whole, and its record; None if nothing was ever saved.
 
-        A damaged one is set aside as `UPDATE.damaged` and the previous one is used; `warn` is told.
+        If the newest is damaged or gone, `warn` is told and the previous one is used. Nothing on disk is changed.
 
         Raises:
-          RunError: there were checkpoints, but none can be read.
+          RunError: there were checkpoints, but none can be read, or they are of another program.
         """
         newest = json.loads(self._latest.read_text())["update"] if self._latest.exists() else None
         if newest is not None and newest not in self.updates():
@@ -113,14 +113,26 @@ class Checkpoints:
                 saved = self._manager.restore(update, args=items)
                 if digest(saved.state) != saved.record["digest"]:
                     raise ValueError("its content does not match its digest")
-                return from_host(saved.state, like), saved.record
             except Exception as error:  # whatever a damaged file makes the reader raise
                 warn(f"the checkpoint after update {update} is damaged ({_reason(error)}): falling back to the previous one")
-                os.replace(self._folder / str(update), self._folder / f"{update}.damaged")
-                self._manager = self._open()
+                continue
+            try:
+                return from_host(saved.state, like), saved.record
+            except ValueError as error:
+                raise RunError(
+                    f"the checkpoint after update {update} does not fit this version of the algorithm: {error}"
+                ) from error
         if newest is not None:
             raise RunError(f"no checkpoint in {self._folder} can be read: start the run again in another folder")
         return None
+
+    def set_aside(self, after: int) -> None:
+        """Renames the damaged checkpoints later than update `after`, so that they can be written again."""
+        for update in [update for update in self.updates() if update > after]:
+            aside = self._folder / f"{update}.damaged"
+            shutil.rmtree(aside, ignore_errors=True)
+            os.replace(self._folder / str(update), aside)
+        self._manager = self._open()
 
 
 def write_atomically(path: Path, text: str) -> None:

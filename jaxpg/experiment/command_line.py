@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
+import numpy as np
 import tyro
 from rich.console import Console
 from rich.table import Table
@@ -29,7 +30,7 @@ COMMANDS = {
 }
 USAGE = "usage: jaxpg COMMAND ...\n\n" + "".join(f"  jaxpg {name:9} {text}\n" for name, text in COMMANDS.items())
 USAGE += "\n`jaxpg COMMAND --help` shows what a command takes.\n"
-Flag = tyro.conf.FlagCreatePairsOff
+Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]  # --name, without a --no-name
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:
@@ -76,7 +77,7 @@ def _parse(kind: type, arguments: list[str], command: str) -> Any:
 class ListArguments:
     """Arguments of `jaxpg list`."""
 
-    json: Flag[bool] = False
+    json: Flag = False
     """print JSON"""
 
 
@@ -121,11 +122,11 @@ class TrainArguments:
     """devices that share the seeds; on a CPU, one core each"""
     env_options: tuple[str, ...] = ()
     """KEY=VALUE for the environment, such as backend=spring"""
-    resume: Flag[bool] = False
+    resume: Flag = False
     """continue an interrupted run (or start it, if it never began)"""
     wandb: str | None = None
     """a Weights & Biases project to log to as well"""
-    json: Flag[bool] = False
+    json: Flag = False
     """print the summary as JSON"""
 
 
@@ -166,13 +167,16 @@ def _train_arguments(algorithm: str) -> type:
     hyperparameters = dataclasses.make_dataclass(
         "Hyperparameters",
         [
-            (field.name, Annotated[field.kind, tyro.conf.arg(help=field.help)], dataclasses.field(default=field.default))
+            (
+                field.name,
+                Annotated[field.kind, tyro.conf.arg(help=field.help), tyro.conf.FlagConversionOff],
+                dataclasses.field(default=field.default),
+            )
             for field in config_fields
         ],
     )
-    group = Annotated[tyro.conf.FlagConversionOff[hyperparameters], tyro.conf.arg(help=f"hyperparameters of {algorithm}")]
     default = dataclasses.field(default_factory=hyperparameters)
-    return dataclasses.make_dataclass("Arguments", [("set", group, default)], bases=(TrainArguments,))
+    return dataclasses.make_dataclass("Arguments", [("set", hyperparameters, default)], bases=(TrainArguments,))
 
 
 def _option(text: str) -> tuple[str, Any]:
@@ -216,9 +220,9 @@ class EvaluateArguments:
     """another environment than the run's"""
     env_options: tuple[str, ...] = ()
     """KEY=VALUE for that environment"""
-    stochastic: Flag[bool] = False
+    stochastic: Flag = False
     """sample actions instead of taking the best"""
-    json: Flag[bool] = False
+    json: Flag = False
     """print JSON"""
 
 
@@ -230,8 +234,7 @@ def _evaluate(arguments: list[str]) -> None:
     saved = load(options.folder, warn=lambda text: print(f"jaxpg: warning: {text}", file=sys.stderr))
     env_options = dict(_option(text) for text in options.env_options)
     returns = evaluate_run(saved, options.episodes, options.env, env_options, deterministic=not options.stochastic)
-    numbers = [interquartile_mean(returns), *bootstrap_interval(returns)]
-    iqm, low, high = logs.finite_or_none(numbers)
+    iqm, low, high = logs.finite_or_none(np.array([interquartile_mean(returns), *bootstrap_interval(returns)]))
     env = options.env or saved.description["env"]
     result = {
         "algorithm": saved.description["algorithm"],

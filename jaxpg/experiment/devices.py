@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
 
 from jaxpg.algorithm import InputError
@@ -51,7 +52,7 @@ def seed_mesh(num_seeds: int, num_devices: int) -> Mesh:
         )
     if num_seeds % num_devices:
         raise InputError(f"num_seeds = {num_seeds} does not divide among num_devices = {num_devices}")
-    return jax.make_mesh((num_devices,), ("seed",), devices=available[:num_devices])
+    return Mesh(np.array(available[:num_devices]), ("seed",))
 
 
 def cache_compiled_programs() -> None:

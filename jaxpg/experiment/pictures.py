@@ -19,8 +19,9 @@ def draw_behaviour(before: Policy, after: Policy, env: Any, env_params: PyTree, 
     policy: `experts.png` (which expert acts where).
     """
     simulated = hasattr(env, "brax")
-    is_mixture = after.distribution is not None and isinstance(
-        jax.eval_shape(after.distribution, after.params, env.reset(key, env_params)[0]), GaussianMixture
+    distribution = after.distribution
+    is_mixture = distribution is not None and isinstance(
+        jax.eval_shape(distribution, after.params, env.reset(key, env_params)[0]), GaussianMixture
     )
     if not simulated and not is_mixture:
         return []
@@ -35,7 +36,8 @@ def draw_behaviour(before: Policy, after: Policy, env: Any, env_params: PyTree, 
         files.append(folder / "experts.png")
 
         def of_step(observation: jax.Array, action: jax.Array) -> tuple[jax.Array, jax.Array]:
-            mixture = after.distribution(after.params, observation)
+            assert distribution is not None
+            mixture = distribution(after.params, observation)
             return mixture.weights, mixture.responsibilities(action)
 
         weights, responsibilities = jax.jit(jax.vmap(of_step))(trained.observations, trained.actions)

@@ -34,7 +34,7 @@ class RunProgress:
             console=console,
             disable=not self._live,
         )
-        self._task = self._bar.add_task(title, total=num_updates, completed=done, score="–", speed="–")
+        self._task = self._bar.add_task(title, total=num_updates, completed=done, score="-", speed="-")
 
     def __enter__(self) -> "RunProgress":
         self._bar.start()
@@ -45,7 +45,7 @@ class RunProgress:
 
     def report(self, done: int, score: float | None, steps_per_second: float, seconds_left: float) -> None:
         """After each chunk: updates done, mean episode return (None: no episode ended), speed and estimated time left."""
-        score_text = "–" if score is None else f"{score:,.1f}"
+        score_text = "-" if score is None else f"{score:,.1f}"
         self._bar.update(self._task, completed=done, score=score_text, speed=f"{steps_per_second:,.0f}")
         if not self._live and (time.monotonic() - self._last_line > QUIET_SECONDS or done == self._total):
             self._last_line = time.monotonic()

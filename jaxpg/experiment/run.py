@@ -138,6 +138,7 @@ def run(
                 record["update"],
                 record["seconds"],
             )
+            checkpoints.set_aside(after=done)
             console.print(f"resuming {folder} after update {done} of {agent.num_updates}", highlight=False)
         jax.block_until_ready(states)
     compile_seconds = time.perf_counter() - started
@@ -155,7 +156,8 @@ def run(
             )
     except OSError as error:
         raise RunError(
-            f"the run's files could not be written: {error}. What was saved is kept; free some space, then continue with --resume"
+            f"the run's files could not be written: {error}. What was saved is kept; free some space, "
+            "then continue with --resume"
         ) from error
 
     final = Run(description, agent, environment, env_params, states)

@@ -15,18 +15,18 @@ from jaxpg_envs.auto_reset import reset_where_done
 
 
 def reset(key, params):
-    """A start with what states hold: floats, a clock, flags, a key. Whole numbers, so that the floats are exact."""
-    noise = jax.random.randint(key, (3,), -99, 99).astype(jnp.float32)
+    """A start with what states hold: floats, a clock, a flag, a key; exact, and cheap to compile."""
+    noise = (jax.random.key_data(key) % 100).astype(jnp.float32)
     return {
         "position": params["mean"] + params["scale"] * noise,
         "time": jnp.int32(0),
-        "flag": noise[0] > 0,
-        "key": jax.random.key(jax.random.randint(key, (), 0, 1000)),
+        "flag": noise[0] > 50,
+        "key": key if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else jax.random.wrap_key_data(key),
     }
 
 
 def stepped_states(shape):
-    positions = 100.0 + jnp.arange(np.prod(shape) * 3, dtype=jnp.float32).reshape(*shape, 3)
+    positions = 100.0 + jnp.arange(np.prod(shape) * 2, dtype=jnp.float32).reshape(*shape, 2)
     return {
         "position": positions,
         "time": jnp.full(shape, 7, jnp.int32),
@@ -80,7 +80,7 @@ SEEDS, ENVS, TASKS = 3, 20, 2
 
 @pytest.mark.parametrize(
     ("mean_axes", "scale_axes"),
-    [("", ""), ("e", ""), ("s", "e"), ("se", "s"), ("ts", "te"), ("t", "tse")],
+    [("", "e"), ("s", ""), ("ts", "te"), ("t", "tse")],
 )
 def test_nested_vmap(mean_axes, scale_axes):
     """Tasks over seeds over environments, each parameter batched over the levels that its letters name."""
@@ -132,7 +132,7 @@ def walk(select, params, key, weight):
 
     def step(carry, key):
         state = carry
-        noise = jax.vmap(lambda k: jax.random.normal(k, (3,)))(jax.random.split(key, 8))
+        noise = jax.vmap(lambda k: jax.random.normal(k, (2,)))(jax.random.split(key, 8))
         action = state["position"] @ weight + noise  # depends on the weight: the environment must cut it
         log_prob = -0.5 * ((jax.lax.stop_gradient(action) - state["position"] @ weight) ** 2).sum(-1)
         position = jax.lax.stop_gradient(state["position"] + 0.3 * action)
@@ -148,8 +148,9 @@ def walk(select, params, key, weight):
 
 
 def test_gradient_through_a_rollout():
-    weight = 0.1 * jnp.eye(3)
-    gradient = lambda select: jax.jit(jax.value_and_grad(lambda w: walk(select, PARAMS, jax.random.key(4), w), has_aux=True))(
+    params = {"mean": jnp.float32(0.0), "scale": jnp.float32(0.01)}
+    weight = 0.1 * jnp.eye(2)
+    gradient = lambda select: jax.jit(jax.value_and_grad(lambda w: walk(select, params, jax.random.key(4), w), has_aux=True))(
         weight
     )
     (value, done), slope = gradient(reset_where_done)
@@ -169,9 +170,9 @@ def test_gradient_flows_through_the_step_and_stops_at_a_fresh_start():
         )
         return (after["position"] ** 2).sum()
 
-    x = jnp.arange(6.0).reshape(2, 3)
+    x = jnp.arange(4.0).reshape(2, 2)
     by_x, by_scale = jax.grad(total, argnums=(0, 1))(x, 0.5)
-    np.testing.assert_allclose(by_x, [[0, 2, 4], [0, 0, 0]])
+    np.testing.assert_allclose(by_x, [[0, 2], [0, 0]])
     assert by_scale == 0
 
 
@@ -204,7 +205,7 @@ def test_on_two_devices():
             def tick(carry, key):
                 time, total = carry
                 done = jax.random.bernoulli(key, 0.3, (20,))
-                fresh = lambda key, params: (jnp.int32(0), jax.random.normal(key))
+                fresh = lambda key, params: (jnp.int32(0), jax.random.uniform(key))
                 after = jax.vmap(lambda *a: select(fresh, *a), in_axes=(0, 0, None, 0))(
                     done, jax.random.split(key, 20), None, (time + 1, total + 1.0))
                 return after, after[0]

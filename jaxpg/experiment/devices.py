@@ -25,7 +25,7 @@ def use_cpu_devices(count: int) -> None:
     if importlib.util.find_spec("jax_plugins") is None:  # no accelerator
         # Threads of XLA's pool. One is fastest for one device; of several devices, each may block a thread while it waits
         # for work that needs one more: with no more threads than devices, some programs never end.
-        os.environ.setdefault("NPROC", "1" if count == 1 else str(count + 1))
+        os.environ["NPROC"] = "1" if count == 1 else str(count + 1)
     try:
         jax.config.update("jax_num_cpu_devices", count)
     except RuntimeError as error:

@@ -1,0 +1,38 @@
+# Everything lives in .venv; a target that is up to date is not made again.
+PYTHON ?= python3
+BIN := .venv/bin
+# One thread of XLA's for each worker: small programs run no faster on more.
+TEST := NPROC=1 $(BIN)/pytest -n 2
+
+.PHONY: install demo test lint bench-smoke lock clean
+
+install: .venv/installed
+
+.venv/installed: pyproject.toml requirements.lock
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "jaxpg needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable '.[dev]'
+	touch $@
+
+demo: install
+	$(BIN)/python -m benchmarks.demo
+
+test: install lint
+	$(TEST)
+
+lint: install
+	$(BIN)/ruff check --quiet .
+	$(BIN)/ruff format --quiet --check .
+	$(BIN)/lint-imports --no-logo > /dev/null || $(BIN)/lint-imports
+	$(BIN)/mypy --no-error-summary
+
+bench-smoke: install
+	$(BIN)/python -m benchmarks --all --size smoke
+
+# Pins for every platform and Python that we support; needs uv.
+lock:
+	uv pip compile --quiet --universal --python-version 3.11 --all-extras --no-emit-index-url --no-emit-find-links \
+		--no-annotate --no-header pyproject.toml --output-file requirements.lock
+
+clean:
+	rm -rf .venv .cache

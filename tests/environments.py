@@ -1,0 +1,166 @@
+"""Small environments with gymnax 1.0's interface, written by hand: nothing of them but the interface is shared with gymnax.
+
+`traces` counts how often Python ran through `step`, which is how often it was traced.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+
+class Discrete(NamedTuple):
+    n: int
+    shape: tuple = ()
+
+
+class Box(NamedTuple):
+    low: Any
+    high: Any
+    shape: tuple
+
+
+class Environment:
+    """Automatic reset around `start`, `move` and `observe`; `state["time"]` counts the steps of an episode."""
+
+    def __init__(self):
+        self.traces = 0
+
+    @property
+    def name(self):
+        return type(self).__name__
+
+    def reset(self, key, params):
+        state = {"time": jnp.int32(0), **self.start(key, params)}
+        return self.observe(state), state
+
+    def step(self, key, state, action, params):
+        self.traces += 1
+        move_key, reset_key = jax.random.split(key)
+        moved, reward, terminated = self.move(move_key, state, action, params)
+        moved = {**moved, "time": state["time"] + 1}
+        truncated = moved["time"] >= params["time_limit"]
+        final_observation = self.observe(moved)
+        fresh = self.reset(reset_key, params)
+        choose = lambda new, old: jnp.where(terminated | truncated, new, old)
+        observation, state = jax.tree.map(choose, fresh, (final_observation, moved))
+        return observation, state, reward, terminated, truncated, {"final_observation": final_observation}
+
+
+class Cycle(Environment):
+    """States 0, 1, ..., n - 1, 0, ... whatever one does, `rewards[s]` for leaving s, and no end but the time limit.
+
+    Without the limit, a cycle's values solve V(s) = rewards[s] + discount * V(s + 1).
+    """
+
+    def __init__(self, num_states=2):
+        super().__init__()
+        self.num_states = num_states
+
+    def params(self, rewards, time_limit):
+        return {"rewards": jnp.asarray(rewards, jnp.float32), "time_limit": jnp.int32(time_limit)}
+
+    def start(self, key, params):
+        return {"place": jnp.int32(0)}
+
+    def move(self, key, state, action, params):
+        moved = {"place": (state["place"] + 1) % self.num_states}
+        return moved, params["rewards"][state["place"]], jnp.array(False)
+
+    def observe(self, state):
+        return state["place"]
+
+    def observation_space(self, params):
+        return Discrete(self.num_states)
+
+    def action_space(self, params):
+        return Discrete(3)
+
+
+class Walk(Environment):
+    """A noisy walk that terminates outside `limit`; one observes the position and the action that arrived."""
+
+    def __init__(self, size=2):
+        super().__init__()
+        self.size = size
+
+    def params(self, limit=2.0, time_limit=5, wind=0.0):
+        return {"limit": jnp.float32(limit), "time_limit": jnp.int32(time_limit), "wind": jnp.float32(wind)}
+
+    def start(self, key, params):
+        return {"position": 0.3 * jax.random.normal(key, (self.size,)), "action": jnp.zeros(self.size)}
+
+    def move(self, key, state, action, params):
+        noise = jax.random.normal(key, (self.size,))
+        position = state["position"] + action + 0.3 * noise + params["wind"]
+        terminated = jnp.abs(position).max() > params["limit"]
+        return {"position": position, "action": action}, 1.0 - jnp.square(position).sum(), terminated
+
+    def observe(self, state):
+        return jnp.concatenate([state["position"], state["action"]])
+
+    def observation_space(self, params):
+        return Box(-jnp.inf, jnp.inf, (2 * self.size,))
+
+    def action_space(self, params):
+        return Box(-0.5, 0.5, (self.size,))
+
+
+class Peaks(Environment):
+    """One step, two best actions: -0.6 and 0.6, of reward 1, and nothing in between."""
+
+    def params(self):
+        return {"time_limit": jnp.int32(10)}
+
+    def start(self, key, params):
+        return {}
+
+    def move(self, key, state, action, params):
+        reward = jnp.exp(-0.5 * jnp.square((jnp.abs(action[0]) - 0.6) / 0.15))
+        return {}, reward, jnp.array(True)
+
+    def observe(self, state):
+        return jnp.zeros(1)
+
+    def observation_space(self, params):
+        return Box(0.0, 1.0, (1,))
+
+    def action_space(self, params):
+        return Box(-2.0, 2.0, (1,))
+
+
+class Lifetimes(Environment):
+    """Reward 1 per step; an episode lasts `short` or `long` steps, at even odds; later episodes pay 1000 per step."""
+
+    def params(self, short, long, time_limit=10_000):
+        return {"lengths": jnp.array([short, long]), "time_limit": jnp.int32(time_limit)}
+
+    def start(self, key, params):
+        return {"length": jax.random.choice(key, params["lengths"]), "episode": jnp.int32(0)}
+
+    def move(self, key, state, action, params):
+        ended = state["time"] + 1 >= state["length"]
+        return state, jnp.where(state["episode"] == 0, 1.0, 1000.0), ended
+
+    def step(self, key, state, action, params):
+        observation, new_state, *rest = super().step(key, state, action, params)
+        return observation, {**new_state, "episode": state["episode"] + (new_state["time"] == 0)}, *rest
+
+    def observe(self, state):
+        return state["time"].astype(jnp.float32)[None]
+
+    def observation_space(self, params):
+        return Box(0.0, jnp.inf, (1,))
+
+    def action_space(self, params):
+        return Discrete(2)
+
+
+class Pictures(Cycle):
+    """A cycle seen as a picture in which one of four pixels is bright."""
+
+    def observe(self, state):
+        return jax.nn.one_hot(state["place"], 4).reshape(2, 2, 1) * jnp.ones((2, 2, 3))
+
+    def observation_space(self, params):
+        return Box(0, 1, (2, 2, 3))

@@ -15,7 +15,7 @@ install: .venv/installed
 	touch $@
 
 demo: install
-	$(BIN)/python -m benchmarks.demo
+	$(BIN)/python -m jaxpg.experiment.demo
 
 test: install lint
 	$(TEST)

@@ -117,11 +117,11 @@ def configure(name: str, config_class: type, overrides: dict[str, Any]) -> Any:
 def _checked(name: str, field: Field, value: Any) -> Any:
     where = f"{name}: {field.name}"
     if field.is_leaf:
-        if isinstance(value, jax.core.Tracer):
-            return value
-        if isinstance(value, bool | str) or np.ndim(value) != 0 or not np.issubdtype(np.asarray(value).dtype, np.number):
+        dtype = value.dtype if isinstance(value, jax.Array) else np.asarray(value).dtype
+        is_real = jnp.issubdtype(dtype, jnp.integer) or jnp.issubdtype(dtype, jnp.floating)
+        if not is_real or np.ndim(value) != 0:
             raise InputError(f"{where} must be a number, got {value!r}")
-        if not field.low <= float(value) <= field.high:  # a NaN fails this too
+        if not isinstance(value, jax.core.Tracer) and not field.low <= float(value) <= field.high:  # a NaN fails this too
             raise InputError(f"{where} must lie in [{field.low:g}, {field.high:g}], got {value!r}")
         return jnp.asarray(value, jnp.float32)
     origin = typing.get_origin(field.kind)
@@ -142,7 +142,7 @@ def _checked(name: str, field: Field, value: Any) -> Any:
 
 
 def _whole_number(where: str, value: Any, low: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer | float) or value != int(value):
+    if isinstance(value, bool) or not isinstance(value, int | np.integer | float) or not float(value).is_integer():
         raise InputError(f"{where} must be a whole number, got {value!r}")
     if value < low:
         raise InputError(f"{where} must be at least {low}, got {value!r}")

@@ -43,7 +43,7 @@ def _evaluate(
         action, carry = policy.act(policy.params, act_key, observation, carry)
         observation, env_state, reward, terminated, truncated, _ = env.step(env_key, env_state, action, params)
         reward = jnp.asarray(reward, jnp.float32).reshape(())
-        return observation, env_state, carry, reward, jnp.asarray(terminated | truncated, bool)
+        return observation, env_state, carry, reward, jnp.asarray(terminated, bool) | jnp.asarray(truncated, bool)
 
     def unfinished(loop: tuple) -> Array:
         step, *_, ended = loop

@@ -84,7 +84,7 @@ class Walk(Environment):
         super().__init__()
         self.size = size
 
-    def params(self, limit=2.0, time_limit=5, wind=0.0):
+    def params(self, limit=1.2, time_limit=5, wind=0.0):
         return {"limit": jnp.float32(limit), "time_limit": jnp.int32(time_limit), "wind": jnp.float32(wind)}
 
     def start(self, key, params):
@@ -130,7 +130,7 @@ class Peaks(Environment):
 
 
 class Lifetimes(Environment):
-    """Reward 1 per step; an episode lasts `short` or `long` steps, at even odds; later episodes pay 1000 per step."""
+    """Pays the action, 0 or 1; lasts `short` or `long` steps, at even odds; episodes after the first pay 1000 per step."""
 
     def params(self, short, long, time_limit=10_000):
         return {"lengths": jnp.array([short, long]), "time_limit": jnp.int32(time_limit)}
@@ -140,7 +140,7 @@ class Lifetimes(Environment):
 
     def move(self, key, state, action, params):
         ended = state["time"] + 1 >= state["length"]
-        return state, jnp.where(state["episode"] == 0, 1.0, 1000.0), ended
+        return state, jnp.where(state["episode"] == 0, action.astype(jnp.float32), 1000.0), ended
 
     def step(self, key, state, action, params):
         observation, new_state, *rest = super().step(key, state, action, params)

@@ -88,7 +88,7 @@ class BraxEnvironment(environment.Environment[BraxState, BraxParams]):
         )
         truncated = self.is_truncated(successor, params)
         observation, state = reset_where_done(
-            self.reset_env, terminated | truncated, key_reset, params, (final_observation, successor)
+            self.reset, terminated | truncated, key_reset, params, (final_observation, successor)
         )
         info |= {"terminated": terminated, "truncated": truncated, "final_observation": final_observation}
         return observation, state, reward, terminated, truncated, info

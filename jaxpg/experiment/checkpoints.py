@@ -1,10 +1,13 @@
 """Checkpoints: a run's whole state, saved atomically, verified when read."""
 
+import contextlib
+import functools
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -59,17 +62,29 @@ def digest(leaves: dict[str, np.ndarray]) -> str:
     return total.hexdigest()
 
 
+@contextlib.contextmanager
+def _without_late_errors() -> Iterator[None]:
+    """Drops what Python prints when reads that orbax has given up, for another has failed, report to its closed event loop."""
+    original = sys.unraisablehook
+    sys.unraisablehook = lambda late: None if str(late.exc_value) == "Event loop is closed" else original(late)
+    try:
+        yield
+    finally:
+        sys.unraisablehook = original
+
+
 class Checkpoints:
     """The checkpoints of one run: `folder/checkpoints/UPDATE`, the last two kept."""
 
     def __init__(self, folder: Path):
         self._latest = folder / "latest_checkpoint.json"
-        self._folder = folder / "checkpoints"
-        self._manager = self._open()
+        self._folder = (folder / "checkpoints").absolute()
 
-    def _open(self) -> ocp.CheckpointManager:
-        options = ocp.CheckpointManagerOptions(max_to_keep=KEEP, enable_async_checkpointing=False, create=True)
-        return ocp.CheckpointManager(self._folder.absolute(), options=options)
+    @functools.cached_property
+    def _manager(self) -> ocp.CheckpointManager:
+        """Made when the first checkpoint is saved: it makes the folder and removes what an interrupted save has left."""
+        options = ocp.CheckpointManagerOptions(max_to_keep=KEEP, enable_async_checkpointing=False, cleanup_tmp_directories=True)
+        return ocp.CheckpointManager(self._folder, options=options)
 
     def save(self, update: int, leaves: dict[str, np.ndarray], record: dict[str, Any]) -> None:
         """Saves the state after `update` updates, with a record (JSON) of where the run stands.
@@ -83,19 +98,23 @@ class Checkpoints:
             self._manager.save(update, args=items, force=True)
             write_atomically(self._latest, json.dumps({"update": update}))
         except Exception as error:  # tensorstore reports a full disk as a ValueError, others as an OSError
-            for remains in self._folder.glob(f"{update}*"):
+            for remains in (self._folder / str(update), *self._folder.glob(f"{update}.*")):
                 shutil.rmtree(remains, ignore_errors=True)
-            kept = [step for step in self.updates() if step != update]
             raise RunError(
-                f"the checkpoint after update {update} could not be saved: {_reason(error)}. "
-                + (f"The checkpoint after update {kept[-1]} is kept. " if kept else "")
-                + "Free some space, then continue the run with --resume"
+                f"the checkpoint after update {update} could not be saved: {_reason(error)}. {self.kept()}. "
+                "Free some space, then continue with --resume"
             ) from error
 
     def updates(self) -> list[int]:
         """The saved updates on disk, oldest first."""
         return sorted(int(path.name) for path in self._folder.glob("*") if path.name.isdigit())
 
+    def kept(self) -> str:
+        """Words for what a stopped run can continue from."""
+        updates = self.updates()
+        return f"The checkpoint after update {updates[-1]} is kept" if updates else "No checkpoint had been saved yet"
+
+    @_without_late_errors()
     def restore(self, like: PyTree, warn: Callable[[str], None]) -> tuple[PyTree, dict[str, Any]] | None:
         """The newest checkpoint that is whole, and its record; None if nothing was ever saved.
 
@@ -104,13 +123,13 @@ class Checkpoints:
         Raises:
           RunError: there were checkpoints, but none can be read, or they are of another program.
         """
-        newest = json.loads(self._latest.read_text())["update"] if self._latest.exists() else None
-        if newest is not None and newest not in self.updates():
+        updates, newest = self.updates(), self._newest()
+        if newest is not None and newest not in updates:
             warn(f"the newest checkpoint (update {newest}) is gone: falling back to the previous one")
-        for update in reversed(self.updates()):
+        for update in reversed(updates):
             try:
                 items = ocp.args.Composite(state=ocp.args.StandardRestore(), record=ocp.args.JsonRestore())
-                saved = self._manager.restore(update, args=items)
+                saved = ocp.Checkpointer(ocp.CompositeCheckpointHandler()).restore(self._folder / str(update), args=items)
                 if digest(saved.state) != saved.record["digest"]:
                     raise ValueError("its content does not match its digest")
             except Exception as error:  # whatever a damaged file makes the reader raise
@@ -122,9 +141,16 @@ class Checkpoints:
                 raise RunError(
                     f"the checkpoint after update {update} does not fit this version of the algorithm: {error}"
                 ) from error
-        if newest is not None:
+        if updates or newest is not None:
             raise RunError(f"no checkpoint in {self._folder} can be read: start the run again in another folder")
         return None
+
+    def _newest(self) -> int | None:
+        """The update of the last checkpoint that was saved, whether or not it is still there."""
+        try:
+            return int(json.loads(self._latest.read_text())["update"])
+        except (OSError, ValueError, TypeError, KeyError):  # none was saved, or the file is damaged
+            return None
 
     def set_aside(self, after: int) -> None:
         """Renames the damaged checkpoints later than update `after`, so that they can be written again."""
@@ -132,17 +158,20 @@ class Checkpoints:
             aside = self._folder / f"{update}.damaged"
             shutil.rmtree(aside, ignore_errors=True)
             os.replace(self._folder / str(update), aside)
-        self._manager = self._open()
 
 
 def write_atomically(path: Path, text: str) -> None:
     """Writes a file so that a reader, or a crash, finds the old content or the new and nothing between."""
     beside = path.with_name(path.name + ".tmp")
-    with open(beside, "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(beside, path)
+    try:
+        with open(beside, "w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    except OSError:
+        beside.unlink(missing_ok=True)
+        raise
 
 
 def _reason(error: Exception) -> str:

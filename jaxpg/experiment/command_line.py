@@ -51,7 +51,9 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     except RunError as error:
         _fail(str(error), 1)
     except KeyboardInterrupt:
-        _fail("interrupted; continue with --resume", 130)
+        hint = "; continue with --resume" if arguments[:1] == ["train"] else ""
+        print(f"jaxpg: interrupted{hint}", file=sys.stderr, flush=True)
+        os._exit(130)  # at once: an orderly end would wait for the work that the device has begun
     except BrokenPipeError:  # the reader of our output, such as `head`, has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
@@ -219,7 +221,7 @@ class EvaluateArguments:
     env: str | None = None
     """another environment than the run's"""
     env_options: tuple[str, ...] = ()
-    """KEY=VALUE for that environment"""
+    """KEY=VALUE for the environment, in place of the run's"""
     stochastic: Flag = False
     """sample actions instead of taking the best"""
     json: Flag = False

@@ -44,14 +44,17 @@ def seed_mesh(num_seeds: int, num_devices: int) -> Mesh:
     """
     if num_devices < 1 or num_seeds < 1:
         raise InputError(f"num_seeds and num_devices must be at least 1, got {num_seeds} and {num_devices}")
+    if num_seeds % num_devices:
+        divisors = ", ".join(str(n) for n in range(1, num_seeds + 1) if num_seeds % n == 0)
+        raise InputError(
+            f"num_seeds = {num_seeds} does not divide among num_devices = {num_devices}; it divides among {divisors}"
+        )
     available = jax.devices()
     if num_devices > len(available):
         raise InputError(
             f"num_devices is {num_devices}, but JAX sees {len(available)} ({available[0].platform}); on a CPU, call "
             f"jaxpg.experiment.use_cpu_devices({num_devices}) before anything else (the command line does)"
         )
-    if num_seeds % num_devices:
-        raise InputError(f"num_seeds = {num_seeds} does not divide among num_devices = {num_devices}")
     return Mesh(np.array(available[:num_devices]), ("seed",))
 
 

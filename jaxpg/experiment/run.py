@@ -9,6 +9,8 @@ import json
 import platform
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +22,7 @@ from jaxtyping import PyTree
 from rich.console import Console
 
 import jaxpg_envs
-from jaxpg.algorithm import Algorithm, InputError, Metrics, fields, lookup, make
+from jaxpg.algorithm import Algorithm, InputError, Metrics, Policy, fields, lookup, make
 from jaxpg.evaluation import evaluate
 from jaxpg.experiment import logs, plots
 from jaxpg.experiment.checkpoints import Checkpoints, digest, to_host, write_atomically
@@ -79,7 +81,7 @@ def run(
       algorithm, env: names that `jaxpg list` shows.
       out: a folder that holds no run yet; with `resume`, the folder of an interrupted one, which continues and ends with
         the same state, to the bit, as if it had never been interrupted.
-      seed: of the whole run; the agents' keys are split from it.
+      seed: of the whole run, within [0, 2^32); the agents' keys are split from it.
       num_devices: devices among which the seeds are divided.
       env_options: keyword arguments of `jaxpg_envs.make`, such as `{"backend": "spring"}`.
       wandb: a Weights & Biases project to log to as well.
@@ -91,44 +93,56 @@ def run(
 
     Raises:
       InputError: a bad name or value, or a folder that cannot be used.
-      RunError: NaN in training, or a checkpoint that could not be saved or read; everything saved before is kept.
+      RunError: NaN in training, a full disk, or checkpoints that cannot be read; everything saved before is kept.
     """
     console = console or Console(stderr=True)
     folder = Path(out)
     env_options = env_options or {}
+    if not 0 <= seed < 2**32:
+        raise InputError(f"seed must lie in [0, 2^32), got {seed}")
+    mesh = seed_mesh(num_seeds, num_devices)
+    if wandb is not None:
+        logs.require_wandb()
     environment, env_params = jaxpg_envs.make(env, **env_options)
     agent = make(algorithm, environment, env_params, **hyperparameters)
-    mesh = seed_mesh(num_seeds, num_devices)
     description = describe(algorithm, env, env_options, seed, num_seeds, num_devices, agent.config)
-    prepare_folder(folder, description, resume, console)
-
-    if (folder / "summary.json").exists():
+    summary = prepare_folder(folder, description, resume, console)
+    if summary is not None:
         console.print(f"the run in {folder} is complete: nothing left to do", highlight=False)
-        return json.loads((folder / "summary.json").read_text())
+        return summary
+    # Only now the costly part: whatever the user could have mistaken has been checked.
+    try:
+        return _run(description, agent, environment, env_params, mesh, folder, wandb, console)
+    except OSError as error:
+        raise RunError(
+            f"the run's files could not be written: {error}. {Checkpoints(folder).kept()}. "
+            "Free some space, then continue with --resume"
+        ) from error
 
+
+def _run(
+    description: dict[str, Any],
+    agent: Algorithm,
+    environment: Any,
+    env_params: PyTree,
+    mesh: jax.sharding.Mesh,
+    folder: Path,
+    wandb: str | None,
+    console: Console,
+) -> dict[str, Any]:
+    """Trains in a prepared folder, from its newest checkpoint if it has one, and leaves the results there."""
+    algorithm, env, seed, num_seeds = (description[name] for name in ("algorithm", "env", "seed", "num_seeds"))
     keys = jax.device_put(jax.random.split(jax.random.key(seed), num_seeds), NamedSharding(mesh, SEEDS))
     init = over_seeds(agent.init, mesh)
     like = jax.eval_shape(init, keys)
     checkpoints = Checkpoints(folder)
     restored = checkpoints.restore(like, lambda text: console.print(f"warning: {text}", highlight=False))
 
-    # Only now the costly part: whatever the user could have mistaken has been checked.
     started = time.perf_counter()
     with console.status("compiling …"):
         if not console.is_terminal:
             console.print(f"compiling {algorithm} on {env} …", highlight=False)
-        step = jax.jit(
-            jax.shard_map(
-                jax.vmap(lambda state, n: advance(agent.update, state, n), in_axes=(0, None)),
-                mesh=mesh,
-                in_specs=(SEEDS, PartitionSpec()),
-                out_specs=SEEDS,
-                check_vma=False,
-            ),
-            donate_argnums=0,
-        )
-        shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=NamedSharding(mesh, SEEDS)), like)
-        compiled = step.lower(shapes, jax.ShapeDtypeStruct((), jnp.int32)).compile()
+        step = compile_step(agent, like, mesh)
         if restored is None:
             states, done, train_seconds = init(keys), 0, 0.0
         else:
@@ -149,21 +163,13 @@ def run(
     ]
     if wandb is not None:
         sinks.append(logs.weights_and_biases(wandb, folder, description))
-    try:
-        with RunProgress(f"{algorithm} on {env}", agent.num_updates, done, console) as progress:
-            states, train_seconds = _train(
-                compiled, states, done, train_seconds, agent, num_seeds, checkpoints, sinks, progress
-            )
-    except OSError as error:
-        raise RunError(
-            f"the run's files could not be written: {error}. What was saved is kept; free some space, "
-            "then continue with --resume"
-        ) from error
+    with RunProgress(f"{algorithm} on {env}", agent.num_updates, done, console) as progress:
+        states, train_seconds = _train(step, states, done, train_seconds, agent, num_seeds, checkpoints, sinks, progress)
 
     final = Run(description, agent, environment, env_params, states)
+    untrained = final._replace(states=init(keys))
     with console.status("evaluating …"):
-        returns = evaluate_run(final)
-        initial_returns = evaluate_run(final._replace(states=init(keys)))
+        returns, initial_returns = evaluate_run(final), evaluate_run(untrained)
     low, high = bootstrap_interval(returns)
     summary = {
         **{name: description[name] for name in ("algorithm", "env", "seed", "num_seeds")},
@@ -179,16 +185,41 @@ def run(
         "env_steps_per_second": num_seeds * agent.num_updates * agent.env_steps_per_update / train_seconds,
         "state_digest": digest(to_host(states)),
     }
-    plots.plot_learning_curves([folder], folder / "curve.png")
     with console.status("drawing …"):
-        before = agent.policy(final._replace(states=init(keys)).state())
-        draw_behaviour(before, agent.policy(final.state()), environment, env_params, jax.random.key(seed), folder)
+        before, after = agent.policy(untrained.state()), agent.policy(final.state())
+        try:
+            plots.plot_learning_curves([folder], folder / "curve.png")
+            draw_behaviour(before, after, environment, env_params, jax.random.key(seed), folder)
+        except InputError as error:  # not the user's mistake here: the place to write to is ours
+            raise RunError(
+                f"training is complete and saved, but {error}. Free some space, then continue with --resume"
+            ) from error
     write_atomically(folder / "summary.json", json.dumps(summary, indent=2) + "\n")
     return summary
 
 
+def compile_step(agent: Algorithm, like: PyTree, mesh: jax.sharding.Mesh) -> Callable[..., tuple[PyTree, Metrics]]:
+    """The one program of a run: `(states, n) -> (states, metrics)` advances all seeds by n updates, whatever n.
+
+    Args:
+      like: shapes and dtypes of the states, stacked along a leading axis (seed,). The states given to it are donated.
+    """
+    step = jax.jit(
+        jax.shard_map(
+            jax.vmap(lambda state, n: advance(agent.update, state, n), in_axes=(0, None)),
+            mesh=mesh,
+            in_specs=(SEEDS, PartitionSpec()),
+            out_specs=SEEDS,
+            check_vma=False,
+        ),
+        donate_argnums=0,
+    )
+    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=NamedSharding(mesh, SEEDS)), like)
+    return step.lower(shapes, jax.ShapeDtypeStruct((), jnp.int32)).compile()
+
+
 def _train(
-    compiled: Callable[..., tuple[PyTree, Metrics]],
+    step: Callable[..., tuple[PyTree, Metrics]],
     states: PyTree,
     done: int,
     seconds: float,
@@ -206,21 +237,22 @@ def _train(
 
     def launch(states: PyTree, done: int) -> tuple[PyTree, Metrics, int]:
         updates = min(chunk, agent.num_updates - done)
-        return *compiled(states, jnp.int32(updates)), done + updates
+        return *step(states, jnp.int32(updates)), done + updates
 
     if done == agent.num_updates:
         return states, seconds
+    waiter = ThreadPoolExecutor(1)  # waiting for a thread, unlike waiting for JAX, ends at Ctrl-C
     states, metrics, done = launch(states, done)
     while True:
-        rows = jax.device_get(metrics)  # waits for the chunk
+        rows = waiter.submit(jax.device_get, metrics).result()
         now = time.perf_counter()
         seconds = before + now - started
-        _require_finite(rows, done)
+        _require_finite(rows, done, checkpoints)
         finished = done == agent.num_updates
         save = finished or now - last_save > save_cost / SAVE_SHARE
         leaves = to_host(states) if save else {}
         row: logs.Row = {"update": done, "env_steps": done * agent.env_steps_per_update, "seconds": seconds}
-        row |= {name: logs.finite_or_none(values) for name, values in rows.items()}
+        row.update({name: logs.finite_or_none(values) for name, values in rows.items()})
         if not finished:  # the device goes on while the host writes
             states, metrics, done = launch(states, done)
         for sink in sinks:
@@ -237,7 +269,7 @@ def _train(
             return states, seconds
 
 
-def _require_finite(metrics: dict[str, np.ndarray], update: int) -> None:
+def _require_finite(metrics: dict[str, np.ndarray], update: int, checkpoints: Checkpoints) -> None:
     for name, values in metrics.items():
         # A mean over episodes is NaN when none was completed, which is no fault.
         faulty = ~np.isfinite(values) & (metrics["episodes"] > 0 if name.startswith("episode_") else True)
@@ -245,7 +277,7 @@ def _require_finite(metrics: dict[str, np.ndarray], update: int) -> None:
             seeds = ", ".join(map(str, np.flatnonzero(faulty)))
             raise RunError(
                 f"training stopped: {name} is {values[faulty][0]} (seed {seeds}) in the updates up to {update}. "
-                "The last checkpoint from before is kept. A smaller learning rate often helps"
+                f"{checkpoints.kept()}. A smaller learning rate often helps"
             )
 
 
@@ -265,12 +297,14 @@ def evaluate_run(
 
     Args:
       env: the name of another environment than the run's; its observations and actions must have the same shapes.
+      env_options: keyword arguments of `jaxpg_envs.make` in place of the run's.
 
     Raises:
       InputError: they have not.
     """
     environment, env_params = run.env, run.env_params
-    if env is not None:
+    if env is not None or env_options:
+        env = env or run.description["env"]
         environment, env_params = jaxpg_envs.make(env, **(env_options or {}))
         for space in ("observation_space", "action_space"):
             trained, asked = getattr(run.env, space)(run.env_params), getattr(environment, space)(env_params)
@@ -280,12 +314,31 @@ def evaluate_run(
     key = jax.random.fold_in(jax.random.key(run.description["seed"]), num_seeds)  # not among the agents' keys
     num_devices = run.description["num_devices"]
     mesh = seed_mesh(num_seeds, num_devices if num_devices <= len(jax.devices()) else 1)
+    states, keys = jax.device_put((run.states, jax.random.split(key, num_seeds)), NamedSharding(mesh, SEEDS))
+    return np.asarray(
+        _mean_returns(run.algorithm.policy, environment, mesh, num_episodes, deterministic, env_params, states, keys)
+    )
 
-    def mean_return(state: PyTree, key: jax.Array) -> jax.Array:
-        return evaluate(run.algorithm.policy(state, deterministic), environment, env_params, key, num_episodes).mean()
 
-    keys = jax.random.split(key, num_seeds)
-    return np.asarray(over_seeds(mean_return, mesh)(*jax.device_put((run.states, keys), NamedSharding(mesh, SEEDS))))
+@partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))
+def _mean_returns(
+    policy: Callable[..., Policy],
+    env: Any,
+    mesh: jax.sharding.Mesh,
+    num_episodes: int,
+    deterministic: bool,
+    env_params: PyTree,
+    states: PyTree,
+    keys: jax.Array,
+) -> jax.Array:
+    """Compiled once for all states of a run."""
+
+    def of_seed(env_params: PyTree, state: PyTree, key: jax.Array) -> jax.Array:
+        return evaluate(policy(state, deterministic), env, env_params, key, num_episodes).mean()
+
+    of_seeds = jax.vmap(of_seed, in_axes=(None, 0, 0))
+    in_specs = (PartitionSpec(), SEEDS, SEEDS)
+    return jax.shard_map(of_seeds, mesh=mesh, in_specs=in_specs, out_specs=SEEDS, check_vma=False)(env_params, states, keys)
 
 
 def load(folder: str | Path, warn: Callable[[str], None] = print) -> Run:
@@ -341,56 +394,62 @@ def read_description(folder: Path) -> dict[str, Any]:
       InputError: there is none, or it is not one of ours.
     """
     path = folder / "config.json"
-    if not path.exists():
-        raise InputError(f"{folder} holds no run: there is no config.json")
+    kinds = {"algorithm": str, "env": str, "seed": int, "num_seeds": int, "num_devices": int}
+    kinds |= dict.fromkeys(("env_options", "config", "versions"), dict)
     try:
         description = json.loads(path.read_text())
-        missing = {
-            "algorithm",
-            "env",
-            "env_options",
-            "seed",
-            "num_seeds",
-            "num_devices",
-            "config",
-            "versions",
-        } - set(description)
-        if missing:
-            raise ValueError(f"it lacks {', '.join(sorted(missing))}")
-    except (ValueError, TypeError) as error:
+        if not isinstance(description, dict):
+            raise ValueError("it is not a JSON object")
+        faulty = [name for name, kind in sorted(kinds.items()) if not isinstance(description.get(name), kind)]
+        if faulty:
+            raise ValueError(f"it has no valid {', '.join(faulty)}")
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise InputError(f"{folder} holds no run: there is no config.json") from error
+    except (OSError, ValueError) as error:
         raise InputError(f"{path} was not written by jaxpg: {error}") from error
     return description
 
 
-def prepare_folder(folder: Path, description: dict[str, Any], resume: bool, console: Console) -> None:
+def prepare_folder(folder: Path, description: dict[str, Any], resume: bool, console: Console) -> dict[str, Any] | None:
     """Makes the run's folder and its `config.json`, or checks that they are this run's.
+
+    Returns:
+      The summary of a run that is complete.
 
     Raises:
       InputError: the folder cannot be made, holds another run, or holds a run and `resume` is not set.
     """
-    if (folder / "config.json").exists():
-        if not resume:
-            raise InputError(f"{folder} holds a run already: continue it with --resume, or choose another --out")
-        saved = read_description(folder)
-        for name in ("algorithm", "env", "env_options", "seed", "num_seeds", "num_devices"):
-            if saved[name] != description[name]:
-                raise InputError(f"{folder} holds another run: its {name} is {saved[name]!r}, not {description[name]!r}")
-        for name, value in description["config"].items():
-            if name not in saved["config"] or saved["config"][name] != value:
-                raise InputError(f"{folder} holds another run: its {name} is {saved['config'].get(name)!r}, not {value!r}")
-        changed = {n for n, v in description["versions"].items() if saved["versions"].get(n) != v}
-        if changed:
-            console.print(
-                f"warning: other versions than before of {', '.join(sorted(changed))}: results may differ in the last bits"
-            )
-        return
-    if any((folder / name).exists() for name in ("checkpoints", "metrics.jsonl", "summary.json")):
-        raise InputError(f"{folder} holds the remains of a run without its config.json: choose another --out")
+    config, summary = folder / "config.json", folder / "summary.json"
     try:
+        if config.exists():
+            if not resume:
+                raise InputError(f"{folder} holds a run already: continue it with --resume, or choose another --out")
+            _require_same(read_description(folder), description, folder, console)
+            return json.loads(summary.read_text()) if summary.exists() else None
+        if any((folder / name).exists() for name in ("checkpoints", "metrics.jsonl", "summary.json")):
+            raise InputError(f"{folder} holds the remains of a run without its config.json: choose another --out")
         folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(folder / "config.json", json.dumps(description, indent=2) + "\n")
+        write_atomically(config, json.dumps(description, indent=2) + "\n")
     except OSError as error:
         raise InputError(f"cannot write to the output folder {folder}: {error}") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{summary} is damaged ({error}): delete it, then continue with --resume") from error
+    return None
+
+
+def _require_same(saved: dict[str, Any], description: dict[str, Any], folder: Path, console: Console) -> None:
+    """Raises `InputError` if a folder's run is another one; warns if it was begun with other versions."""
+    settings = ("algorithm", "env", "env_options", "seed", "num_seeds", "num_devices")
+    for old, new, names in ((saved, description, settings), (saved["config"], description["config"], description["config"])):
+        for name in names:
+            if old.get(name) != new[name]:
+                raise InputError(
+                    f"{folder} holds another run: its {name} is {old.get(name)!r}, not {new[name]!r}; "
+                    "give the same, or choose another --out"
+                )
+    changed = [name for name, version in description["versions"].items() if saved["versions"].get(name) != version]
+    if changed:
+        console.print(f"warning: other versions than before of {', '.join(changed)}: results may differ in the last bits")
 
 
 def _number(value: Any) -> float | None:

@@ -194,9 +194,9 @@ def make_parts(
         next_values = network.value(learner.params, next_features)
         if config.time_limit == "terminal":
             terminated = transitions.done
-        elif config.time_limit == "mask":  # a successor's value that makes the temporal difference zero, as in Brax
+        elif config.time_limit == "mask":  # a reward and a successor that make the temporal difference zero, as in Brax
             cut = transitions.truncated & ~terminated
-            next_values = jnp.where(cut, (values - rewards) / config.discount, next_values)
+            rewards, next_values = jnp.where(cut, values, rewards), jnp.where(cut, 0.0, next_values)
         advantages, targets = losses.generalized_advantage_estimation(
             rewards, values, next_values, terminated, transitions.truncated, config.discount, config.gae_lambda
         )

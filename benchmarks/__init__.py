@@ -1,0 +1,1 @@
+"""One file per system that reproduces its claim: `python -m benchmarks --list`."""

@@ -1,0 +1,105 @@
+"""`python -m benchmarks NAME --size smoke|small|full [--seeds N] [--out FILE.json]`.
+
+A benchmark is a module of this package with a function `run(size, num_seeds) -> (results, claims, figure)`: `results` is every
+figure behind the claims, a claim is `{"claim", "paper", "measured", "expected", "holds"}`, and the figure may be None. A claim that
+does not hold is a result like any other: the exit code is 0 if the benchmark ran.
+"""
+
+import argparse
+import importlib
+import importlib.metadata
+import json
+import os
+import pkgutil
+import platform
+import sys
+import time
+from pathlib import Path
+
+import jax
+from rich.console import Console
+from rich.table import Table
+
+import benchmarks
+from jaxpg.algorithm import InputError, unknown
+from jaxpg.experiment import RunError, cache_compiled_programs, use_cpu_devices
+
+PACKAGES = ("jaxpg", "jax", "jaxlib", "flax", "optax", "distrax", "gymnax", "brax", "mujoco-mjx", "numpy")
+NAMES = sorted(module.name for module in pkgutil.iter_modules(benchmarks.__path__) if not module.name.startswith("_"))
+RESULTS = Path(__file__).parent / "results"
+
+
+def describe(name: str) -> str:
+    """The first line of a benchmark's docstring."""
+    return (importlib.import_module(f"benchmarks.{name}").__doc__ or "").partition("\n")[0]
+
+
+def run(name: str, size: str, seeds: int | None, out: Path | None) -> None:
+    """Runs one benchmark and writes its JSON, and its picture if it draws one."""
+    module = importlib.import_module(f"benchmarks.{name}")
+    num_seeds = seeds if seeds is not None else module.SEEDS[size]
+    started = time.perf_counter()
+    results, claims, figure = module.run(size, num_seeds)
+    device = jax.devices()[0]
+    report = {
+        "name": name,
+        "size": size,
+        "seconds": round(time.perf_counter() - started, 1),
+        "versions": {"python": platform.python_version()} | {p: importlib.metadata.version(p) for p in PACKAGES},
+        "machine": {
+            "cpu_cores": os.cpu_count(),
+            "accelerator": None if device.platform == "cpu" else device.device_kind,
+        },
+        "seeds": num_seeds,
+        "results": results,
+        "claims": claims,
+    }
+    path = out or RESULTS / f"{name}-{size}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(report, indent=2, allow_nan=False) + "\n")
+    if figure is not None:
+        figure.save(path.with_suffix(".png"))
+    table = Table(title=f"{name}, {size}, {num_seeds} seeds, {report['seconds']} s", title_justify="left", box=None)
+    for column in ("claim", "paper", "measured", "expected", "holds"):
+        table.add_column(column)
+    for claim in claims:
+        table.add_row(*(str(claim[column]) for column in ("claim", "paper", "measured", "expected", "holds")))
+    console = Console()
+    console.print(table)
+    console.print(f"written to {path}", highlight=False)
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Reproduces the claims of the systems.")
+    parser.add_argument("name", nargs="?", help="a benchmark; --list shows them")
+    parser.add_argument("--list", action="store_true", help="show the benchmarks")
+    parser.add_argument("--all", action="store_true", help="run every benchmark")
+    parser.add_argument("--size", choices=("smoke", "small", "full"), default="smoke")
+    parser.add_argument("--seeds", type=int, help="default: the protocol's")
+    parser.add_argument("--out", type=Path, help="default: benchmarks/results/NAME-SIZE.json")
+    options = parser.parse_args()
+    if options.list:
+        for name in NAMES:
+            print(f"{name:20} {describe(name)}")
+        return
+    if not options.all and options.name not in NAMES:
+        parser.error(
+            "give a name, --all or --list" if options.name is None else f"unknown benchmark {unknown(options.name, NAMES)}"
+        )
+    if options.all and options.out is not None:
+        parser.error("--out is for one benchmark")
+    if options.seeds is not None and options.seeds < 1:
+        parser.error(f"--seeds must be at least 1, got {options.seeds}")
+    use_cpu_devices(min(os.cpu_count() or 1, 2))
+    cache_compiled_programs()
+    for name in NAMES if options.all else [options.name]:
+        run(name, options.size, options.seeds, options.out)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (InputError, RunError) as error:
+        print(f"benchmarks: {error}", file=sys.stderr)
+        sys.exit(2 if isinstance(error, InputError) else 1)

@@ -1,0 +1,63 @@
+"""`make demo`: PPO and a mixture of experts learn a Brax task side by side, and leave pictures of what they have learned."""
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+from rich.console import Console
+
+from jaxpg.algorithm import InputError
+from jaxpg.experiment import RunError, cache_compiled_programs, plot_learning_curves, run, use_cpu_devices
+
+ENV, ENV_OPTIONS, TOTAL_STEPS, NUM_SEEDS = "brax/inverted_double_pendulum", {"backend": "spring"}, 600_000, 2
+HYPERPARAMETERS = {"num_envs": 64, "num_steps": 32, "num_epochs": 4, "learning_rate": 1e-3}
+ALGORITHMS = ("ppo", "pmoe_ppo")
+
+
+def main(folder: Path = Path("demo")) -> None:
+    """Trains both algorithms into `folder` and prints where the results are.
+
+    An interrupted demonstration continues; a complete one is shown again.
+    """
+    console = Console(stderr=True)
+    started = time.perf_counter()
+    use_cpu_devices(min(os.cpu_count() or 1, NUM_SEEDS))
+    cache_compiled_programs()
+    summaries = {}
+    for algorithm in ALGORITHMS:
+        summaries[algorithm] = run(
+            algorithm,
+            ENV,
+            folder / algorithm,
+            num_seeds=NUM_SEEDS,
+            num_devices=min(os.cpu_count() or 1, NUM_SEEDS),
+            env_options=ENV_OPTIONS,
+            resume=True,
+            console=console,
+            total_steps=TOTAL_STEPS,
+            **HYPERPARAMETERS,
+        )
+    plot_learning_curves([folder / algorithm for algorithm in ALGORITHMS], folder / "learning_curves.png")
+    (folder / "summary.json").write_text(json.dumps(summaries, indent=2) + "\n")
+    print(f"\n{ENV}, {TOTAL_STEPS:,} steps, {NUM_SEEDS} seeds, in {time.perf_counter() - started:.0f} s")
+    for algorithm, summary in summaries.items():
+        print(f"  {algorithm:9} return {summary['initial_iqm']:9,.1f} untrained, {summary['iqm']:9,.1f} after training")
+    print(
+        f"\nlearning curves       {folder / 'learning_curves.png'}\n"
+        f"behaviour             {folder}/*/behaviour.png, behaviour.html (in three dimensions)\n"
+        f"which expert acts     {folder / 'pmoe_ppo' / 'experts.png'}\n"
+        f"numbers, checkpoints  {folder / 'summary.json'}, {folder}/*/"
+    )
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (InputError, RunError) as error:
+        print(f"demo: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("demo: interrupted; `make demo` continues it", file=sys.stderr)
+        sys.exit(130)

@@ -1,0 +1,282 @@
+"""A run that was killed, wherever, continues to the bit."""
+
+import json
+import math
+import os
+import random
+import shutil
+import signal
+import time
+from functools import partial
+
+import commands
+import pytest
+from commands import RUNNER, Command, kill, no_space, on_call, save_every_chunk
+
+from jaxpg.algorithm import InputError
+from jaxpg.experiment import RunError, evaluate_run, load, run
+from jaxpg.experiment.logs import read_rows
+
+TRAIN = f"train ppo --env CartPole-v1 --num-seeds 2 --total-steps {commands.TOTAL_STEPS} {commands.TINY}"
+
+
+def digest(folder):
+    return json.loads((folder / "summary.json").read_text())["state_digest"]
+
+
+def rows(folder):
+    text = (folder / "metrics.jsonl").read_text()
+    assert text.endswith("\n")
+    return [{name: value for name, value in json.loads(line).items() if name != "seconds"} for line in text.splitlines()]
+
+
+def same_results(folder, reference):
+    assert digest(folder) == digest(reference)
+    assert rows(folder) == rows(reference)
+    updates = [row["update"] for row in rows(folder)]
+    assert updates == [*range(2, commands.NUM_UPDATES, 2), commands.NUM_UPDATES]
+    seconds = [row["seconds"] for row in read_rows(folder / "metrics.jsonl")]
+    assert seconds == sorted(seconds)
+
+
+# --- kill -9 --------------------------------------------------------------------------------------------------------------
+
+KILLED_AT = {
+    "while the folder is made": ("jaxpg.experiment.run:write_atomically", 1),
+    "before the first checkpoint": ("jaxpg.experiment.checkpoints:Checkpoints.save", 1),
+    "while orbax renames the first checkpoint": ("orbax.checkpoint._src.path.atomicity:AtomicRenameTemporaryPath.finalize", 1),
+    "after orbax, before the note of it": ("jaxpg.experiment.checkpoints:write_atomically", 1),
+    "between two checkpoints": ("jaxpg.experiment.logs:append", 21),
+    "while orbax renames a later one": ("orbax.checkpoint._src.path.atomicity:AtomicRenameTemporaryPath.finalize", 7),
+    "while the note is replaced": ("jaxpg.experiment.checkpoints:os.replace", 6),
+    "after the last checkpoint": ("jaxpg.experiment.run:evaluate_run", 1),
+    "before the summary": ("jaxpg.experiment.run:draw_behaviour", 1),
+}
+
+
+def test_a_run_killed_again_and_again(finished_run, tmp_path):
+    folder = tmp_path / "run"
+    progress = [0]
+    for when, (place, call) in KILLED_AT.items():
+        result = Command(f"{TRAIN} --out {folder} --resume", tmp_path, partial(on_call, place, call, kill)).wait()
+        assert result.code == -signal.SIGKILL, (when, result.stderr)
+        rows_now = read_rows(folder / "metrics.jsonl")
+        progress.append(rows_now[-1]["update"] if rows_now else 0)
+    assert progress[-1] == commands.NUM_UPDATES
+    assert len(set(progress)) > 5  # it had come further each time
+    result = Command(f"{TRAIN} --out {folder} --resume", tmp_path).wait()
+    assert result.code == 0, result.stderr
+    assert f"resuming {folder} after update {commands.NUM_UPDATES} of {commands.NUM_UPDATES}" in result.stderr.replace(
+        "\n", " "
+    )
+    same_results(folder, finished_run)
+    assert [path.name for path in (folder / "checkpoints").iterdir() if "tmp" in path.name] == []
+
+
+def test_a_run_on_two_devices_killed_at_random_moments(tmp_path):
+    train = f"{TRAIN} --num-seeds 4 --num-devices 2".replace("--num-seeds 2 ", "")
+    reference, folder = tmp_path / "reference", tmp_path / "run"
+    started = time.monotonic()
+    assert Command(f"{train} --out {reference}", tmp_path).wait().code == 0
+    duration = time.monotonic() - started
+    killed = 0
+    for moment in (0.0, *random.Random(0).choices([x / 100 for x in range(20, 100)], k=2)):
+        command = Command(f"{train} --out {folder} --resume", tmp_path, save_every_chunk)
+        time.sleep(moment * duration)
+        command.process.kill()
+        command.process.join()
+        killed += command.process.exitcode == -signal.SIGKILL
+    command = Command(f"{train} --out {folder} --resume", tmp_path, save_every_chunk)
+    checkpoint = folder / "latest_checkpoint.json"
+    seen = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
+    if command.wait_for(lambda: checkpoint.exists() and checkpoint.stat().st_mtime_ns > seen):
+        command.process.kill()
+    command.process.join()
+    result = Command(f"{train} --out {folder} --resume", tmp_path).wait()
+    assert result.code == 0, result.stderr
+    assert killed >= 1
+    same_results(folder, reference)
+
+
+@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_says_how_to_continue(tmp_path, finished_run, signal_number):
+    folder = tmp_path / "run"
+    command = Command(f"{TRAIN} --out {folder}", tmp_path, save_every_chunk)
+    assert command.wait_for((folder / "latest_checkpoint.json").exists)
+    os.kill(command.process.pid, signal_number)
+    result = command.wait(timeout=20)
+    assert result.code == 130
+    assert result.stderr.splitlines()[-1] == "jaxpg: interrupted; continue with --resume"
+    assert "Traceback" not in result.stderr
+    assert 0 < read_rows(folder / "metrics.jsonl")[-1]["update"] < commands.NUM_UPDATES
+    if signal_number == signal.SIGTERM:
+        result = Command(f"{TRAIN} --out {folder} --resume", tmp_path).wait()
+        assert result.code == 0, result.stderr
+        same_results(folder, finished_run)
+
+
+# --- Damaged checkpoints --------------------------------------------------------------------------------------------------
+
+
+def resume(folder):
+    return run("ppo", "CartPole-v1", folder, num_seeds=2, resume=True, total_steps=commands.TOTAL_STEPS, **commands.SETTINGS)
+
+
+def test_a_run_whose_newest_checkpoint_is_damaged(copy_of_run, finished_run, capsys):
+    newest = copy_of_run / "checkpoints" / str(commands.NUM_UPDATES)
+    for path in newest.rglob("*"):
+        if path.is_file():
+            os.truncate(path, path.stat().st_size // 2)
+    resume(copy_of_run)
+    told = " ".join(capsys.readouterr().err.split())
+    assert f"warning: the checkpoint after update {commands.NUM_UPDATES} is damaged" in told
+    assert f"after update {commands.NUM_UPDATES - 1} of {commands.NUM_UPDATES}" in told
+    assert "Traceback" not in told
+    same_results(copy_of_run, finished_run)
+    saved = load(copy_of_run, pytest.fail)  # the damaged one was written again
+    assert int(saved.states.learner.optimizer_state[1][0].count[0]) == 2 * commands.NUM_UPDATES
+
+
+def test_evaluating_a_damaged_run_changes_nothing(copy_of_run):
+    shutil.rmtree(copy_of_run / "checkpoints" / str(commands.NUM_UPDATES))
+    (copy_of_run / "checkpoints" / "300.orbax-checkpoint-tmp").mkdir()
+    before = {path: path.stat().st_mtime_ns for path in copy_of_run.rglob("*")}
+    warnings = []
+    assert math.isfinite(evaluate_run(load(copy_of_run, warnings.append), num_episodes=2)[0])
+    assert "gone: falling back" in warnings[0]
+    assert {path: path.stat().st_mtime_ns for path in copy_of_run.rglob("*")} == before
+
+
+def test_a_run_without_a_whole_checkpoint_is_not_begun_again_silently(copy_of_run):
+    for path in (copy_of_run / "checkpoints").rglob("manifest.ocdbt"):
+        os.truncate(path, 0)
+    metrics = (copy_of_run / "metrics.jsonl").read_bytes()
+    with pytest.raises(RunError, match=r"no checkpoint in .* can be read: start the run again in another folder"):
+        resume(copy_of_run)
+    assert (copy_of_run / "metrics.jsonl").read_bytes() == metrics
+
+
+# --- Full disks -----------------------------------------------------------------------------------------------------------
+
+FULL_AT = {
+    "metrics": ("jaxpg.experiment.logs:append", 30),
+    "checkpoint": ("orbax.checkpoint:CheckpointManager.save", 4),
+    "curve": ("jaxpg.experiment.plots:Picture.savefig", 1),
+    "summary": ("jaxpg.experiment.run:write_atomically", 1),
+}
+
+
+def test_a_disk_that_is_full_again_and_again(finished_run, tmp_path):
+    folder = tmp_path / "run"
+    assert Command(f"{TRAIN} --out {folder}", tmp_path, partial(on_call, "jaxpg.experiment.run:compile_step", 1, kill)).wait()
+    for when, (place, call) in FULL_AT.items():
+        result = Command(f"{TRAIN} --out {folder} --resume", tmp_path, partial(on_call, place, call, no_space)).wait()
+        assert result.code == 1, (when, result)
+        assert "Traceback" not in result.stderr
+        message = result.stderr.splitlines()[-1]
+        assert message.startswith("jaxpg: "), when
+        assert "No space left on device" in message, when
+        assert "--resume" in message, when
+    assert Command(f"{TRAIN} --out {folder} --resume", tmp_path).wait().code == 0
+    same_results(folder, finished_run)
+
+
+def test_a_file_that_cannot_grow(finished_run, tmp_path):
+    """A write that really fails, in the middle of a line."""
+    folder, size = tmp_path / "run", 30_000
+    result = Command(f"{TRAIN} --out {folder}", tmp_path, partial(commands.limit_file_size, size)).wait()
+    assert result.code == 1
+    assert "Traceback" not in result.stderr
+    assert "File too large" in result.stderr.splitlines()[-1]
+    assert (folder / "metrics.jsonl").stat().st_size == size
+    assert Command(f"{TRAIN} --out {folder} --resume", tmp_path).wait().code == 0
+    same_results(folder, finished_run)
+
+
+def test_a_small_disk(finished_run, tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if os.system(f"mount -t tmpfs -o size=300k tmpfs {disk} 2>/dev/null"):
+        pytest.skip("only root may mount a small disk")
+    try:
+        folder = disk / "run"
+        result = Command(f"{TRAIN} --out {folder}", tmp_path, save_every_chunk).wait()
+        assert result.code == 1, result.stderr
+        assert "Traceback" not in result.stderr
+        assert "No space left on device" in result.stderr.splitlines()[-1]
+        reached = load(folder, pytest.fail)  # the checkpoint from before is whole
+        assert reached.description["num_seeds"] == 2
+        assert os.system(f"mount -o remount,size=8m {disk}") == 0
+        result = Command(f"{TRAIN} --out {folder} --resume", tmp_path).wait()
+        assert result.code == 0, result.stderr
+        same_results(folder, finished_run)
+    finally:
+        os.system(f"umount -l {disk}")
+
+
+# --- Another run ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_complete_run_returns_its_summary_at_once(finished_run, monkeypatch):
+    before = {path: path.stat().st_mtime_ns for path in finished_run.rglob("*")}
+    monkeypatch.setattr(RUNNER, "_run", lambda *_: pytest.fail("it ran again"))
+    assert resume(finished_run) == json.loads((finished_run / "summary.json").read_text())
+    assert {path: path.stat().st_mtime_ns for path in finished_run.rglob("*")} == before
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"algorithm": "pmoe_ppo", "env": "Pendulum-v1"}, "its algorithm is 'ppo', not 'pmoe_ppo'"),
+        ({"env": "Acrobot-v1"}, "its env is 'CartPole-v1', not 'Acrobot-v1'"),
+        ({"seed": 7}, "its seed is 0, not 7"),
+        ({"num_seeds": 3}, "its num_seeds is 2, not 3"),
+        ({"discount": 0.5}, r"its discount is 0\.99\d*, not 0\.5"),
+        ({"total_steps": 128}, f"its total_steps is {commands.TOTAL_STEPS}, not 128"),
+        ({"hidden_sizes": (16,)}, r"its hidden_sizes is \[8\], not \[16\]"),
+    ],
+)
+def test_a_folder_of_another_run_is_refused(finished_run, monkeypatch, change, message):
+    monkeypatch.setattr(RUNNER, "_run", lambda *_: pytest.fail("it ran"))
+    arguments = {"algorithm": "ppo", "env": "CartPole-v1", "num_seeds": 2, "total_steps": commands.TOTAL_STEPS}
+    arguments |= {**commands.SETTINGS, **change}
+    with pytest.raises(InputError, match=f"holds another run: {message}; give the same, or choose another --out"):
+        run(out=finished_run, resume=True, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "was not written by jaxpg: Expecting property name"),
+        ("", "was not written by jaxpg: Expecting value"),
+        ("[1]", "it is not a JSON object"),
+        ('{"name": "left-pad", "version": "1.0.0"}', "it has no valid algorithm, config, env, env_options"),
+        (
+            '{"algorithm": "ppo", "env": "CartPole-v1", "seed": "0"}',
+            "no valid config, env_options, num_devices, num_seeds, seed",
+        ),
+        ("\xff\xfe", "was not written by jaxpg"),
+    ],
+)
+def test_a_foreign_config_is_refused(tmp_path, text, message):
+    (tmp_path / "config.json").write_bytes(text.encode("latin-1"))
+    with pytest.raises(InputError, match=message):
+        run("ppo", "CartPole-v1", tmp_path, resume=True)
+    with pytest.raises(InputError, match=message):
+        load(tmp_path)
+    assert (tmp_path / "config.json").read_bytes() == text.encode("latin-1")
+
+
+def test_other_versions_are_told(copy_of_run, capsys):
+    description = json.loads((copy_of_run / "config.json").read_text())
+    description["versions"]["jax"] = "0.0.1"
+    (copy_of_run / "config.json").write_text(json.dumps(description))
+    (copy_of_run / "summary.json").write_text("{}")
+    resume(copy_of_run)
+    assert "warning: other versions than before of jax:" in capsys.readouterr().err
+
+
+def test_a_damaged_summary_is_named(copy_of_run):
+    (copy_of_run / "summary.json").write_text('{"returns": [')
+    with pytest.raises(InputError, match=r"summary\.json is damaged .*: delete it, then continue with --resume"):
+        resume(copy_of_run)

@@ -1,0 +1,126 @@
+"""Names and arguments: what `make` accepts, and what it says otherwise."""
+
+import os
+import subprocess
+import sys
+
+import gymnax
+import pytest
+from brax import envs as brax_envs
+
+import jaxpg_envs
+from jaxpg_envs import EnvironmentInputError, UnknownEnvironmentError, registry
+
+
+def ids():
+    return {entry.id for entry in jaxpg_envs.registered()}
+
+
+def test_the_table_is_complete():
+    names = set(brax_envs._envs) - {"fast"}  # brax's own test environment
+    assert ids() == {*gymnax.registered_envs, *(f"{suite}/{name}" for suite in ("brax", "mjx") for name in names)}
+    assert all(entry.suite and entry.description for entry in jaxpg_envs.registered())
+
+
+def test_importing_is_light():
+    program = "import sys, jaxpg_envs; jaxpg_envs.registered(); print({'gymnax', 'brax', 'mujoco'} & set(sys.modules))"
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=with_path())
+    assert result.stdout.strip() == "set()", result.stderr
+
+
+def test_making_a_brax_environment_is_quiet():
+    program = "import jaxpg_envs; jaxpg_envs.make('brax/inverted_pendulum'); print('made')"
+    command = [sys.executable, "-W", "default::UserWarning", "-c", program]
+    result = subprocess.run(command, capture_output=True, text=True, env=with_path())
+    assert result.stdout == "made\n"
+    assert "maintained" not in result.stderr
+
+
+def with_path():
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "nearest"),
+    [("CartPole-v2", "CartPole-v1"), ("cartpole", "CartPole-v1"), ("hopper", "mjx/hopper"), ("brax/antt", "brax/ant")],
+)
+def test_an_unknown_name_offers_the_nearest(wrong, nearest):
+    with pytest.raises(UnknownEnvironmentError) as error:
+        jaxpg_envs.make(wrong)
+    assert str(error.value) == (f'unknown environment "{wrong}"; did you mean "{nearest}"? `jaxpg list` shows all')
+
+
+def test_a_name_like_no_other():
+    with pytest.raises(UnknownEnvironmentError, match=r'^unknown environment "xyz"; `jaxpg list` shows all$'):
+        jaxpg_envs.make("xyz")
+
+
+@pytest.mark.parametrize(
+    ("id", "kwargs", "message"),
+    [
+        ("brax/ant", {"backend": "warp"}, "'warp'; choose one of generalized, spring, positional, mjx"),
+        ("mjx/ant", {"backend": "spring"}, "write \"brax/ant\" to choose 'spring'"),
+        ("brax/ant", {"frames": 3}, "unknown argument frames; it takes .*healthy_z_range.*n_frames.*max_steps"),
+        ("CartPole-v1", {"gravity": 3.0}, "unknown argument gravity; it takes none"),
+        ("DeepSea-bsuite", {"sise": 3}, "unknown argument sise; it takes size"),
+        ("FrozenLake-misc", {"map_name": "9x9"}, "refuses map_name='9x9': .*'8x8'"),
+        ("FrozenLake-misc", {"success_rate": 2.0}, "refuses success_rate=2.0: .*between 0 and 1"),
+    ],
+)
+def test_wrong_arguments(id, kwargs, message):
+    with pytest.raises(EnvironmentInputError, match=message):
+        jaxpg_envs.make(id, **kwargs)
+
+
+def test_a_failed_download(monkeypatch):
+    from gymnax.utils import load_mnist
+
+    def fail():
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(load_mnist, "load_mnist", fail)
+    with pytest.raises(EnvironmentInputError, match=r"needs a data set.*no route to host.*connected"):
+        jaxpg_envs.make("MNISTBandit-bsuite")
+
+
+def test_arguments_arrive():
+    env, params = jaxpg_envs.make("brax/ant", backend="spring", n_frames=3, max_steps_in_episode=20)
+    assert (env.brax.backend, env.brax._n_frames, params.max_steps_in_episode) == ("spring", 3, 20)
+    env, params = jaxpg_envs.make("brax/inverted_pendulum")
+    assert (env.brax.backend, params.max_steps_in_episode, env.name) == ("generalized", 1000, "brax/inverted_pendulum")
+    assert jaxpg_envs.make("mjx/inverted_pendulum")[0].brax.backend == "mjx"
+    env, params = jaxpg_envs.make("DeepSea-bsuite", size=5)
+    assert env.observation_space(params).shape == (5, 5)
+
+
+@pytest.fixture
+def own_registry(monkeypatch):
+    monkeypatch.setattr(registry, "_own", {})
+
+
+@pytest.mark.usefixtures("own_registry")
+def test_own_environment():
+    def short_cartpole(limit=10):
+        """CartPole with a short clock.
+
+        More text.
+        """
+        env, params = gymnax.make("CartPole-v1")
+        return env, params.replace(max_steps_in_episode=limit)
+
+    jaxpg_envs.register("ShortCartPole", short_cartpole)
+    assert jaxpg_envs.registered()[-1] == ("ShortCartPole", "own", "CartPole with a short clock.")
+    assert jaxpg_envs.make("ShortCartPole", limit=5)[1].max_steps_in_episode == 5
+    with pytest.raises(EnvironmentInputError, match="unknown argument limits; it takes limit"):
+        jaxpg_envs.make("ShortCartPole", limits=5)
+    with pytest.raises(UnknownEnvironmentError, match='did you mean "ShortCartPole"'):
+        jaxpg_envs.make("ShortCartPol")
+    for taken in ("ShortCartPole", "CartPole-v1", "brax/ant"):
+        with pytest.raises(EnvironmentInputError, match="registered already; choose another name"):
+            jaxpg_envs.register(taken, short_cartpole)
+
+
+@pytest.mark.usefixtures("own_registry")
+def test_own_environment_takes_any_argument_if_its_factory_does():
+    jaxpg_envs.register("Any", lambda **kwargs: (kwargs, None))
+    assert jaxpg_envs.make("Any", colour="red")[0] == {"colour": "red"}

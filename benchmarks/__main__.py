@@ -1,8 +1,9 @@
 """`python -m benchmarks NAME --size smoke|small|full [--seeds N] [--out FILE.json]`.
 
-A benchmark is a module of this package with a function `run(size, num_seeds) -> (results, claims, figure)`: `results` is every
-figure behind the claims, a claim is `{"claim", "paper", "measured", "expected", "holds"}`, and the figure may be None. A claim that
-does not hold is a result like any other: the exit code is 0 if the benchmark ran.
+A benchmark is a module of this package with `SEEDS`, the seeds of each size, and a function `run(size, num_seeds) ->
+(results, claims, figure)`: `results` is every figure behind the claims, a claim is `{"claim", "paper", "measured", "expected",
+"holds"}`, and the figure may be None. A claim that does not hold is a result like any other: the exit code is 0 if the
+benchmark ran.
 """
 
 import argparse

@@ -15,11 +15,11 @@ class Task(NamedTuple):
     env: str
     steps: int
     target: float | None = None
-    env_options: dict[str, Any] = {}
-    hyperparameters: dict[str, Any] = {}
+    env_options: dict[str, Any] | None = None
+    hyperparameters: dict[str, Any] | None = None
 
 
-def train(folder: Path, algorithm: str, task: Task, num_seeds: int, **hyperparameters: Any) -> dict[str, Any]:
+def train(folder: Path, algorithm: str, task: Task, num_seeds: int) -> dict[str, Any]:
     """One run into `folder`, its seeds divided among as many devices as they can be; returns the summary."""
     num_devices = max(n for n in range(1, len(jax.devices()) + 1) if num_seeds % n == 0)
     return run(
@@ -31,5 +31,5 @@ def train(folder: Path, algorithm: str, task: Task, num_seeds: int, **hyperparam
         env_options=task.env_options,
         console=Console(stderr=True),
         total_steps=task.steps,
-        **{**task.hyperparameters, **hyperparameters},
+        **(task.hyperparameters or {}),
     )

@@ -1,8 +1,9 @@
 """PMOE-PPO against PPO: area under the learning curve on Brax tasks, and the routing estimator against exact frequencies.
 
-The paper claims that mixtures of experts learn faster than one Gaussian: on average over six tasks the area under the curve of
-PMOE-PPO is 56 % larger than that of PPO (a figure quoted from memory, per-task numbers were not available: an ordering claim). Both
-algorithms have the same networks, budget and hyperparameters here; they differ in the mixture, the critic Q and the routing loss.
+The paper claims that mixtures of experts learn faster than one Gaussian: on average over six tasks the area under the curve
+of PMOE-PPO is 56 % larger than that of PPO (a figure quoted from memory, per-task numbers were not available: an ordering
+claim). Both algorithms have the same networks, budget and hyperparameters here; they differ in the mixture, the critic Q and
+the routing loss.
 """
 
 import tempfile
@@ -82,7 +83,7 @@ def run(size: str, num_seeds: int) -> tuple[dict[str, Any], list[dict[str, Any]]
         }
     )
     with tempfile.TemporaryDirectory() as temporary:
-        folders = []
+        folders: list[Path] = []
         for task in TASKS[size]:
             areas = {}
             for algorithm in ("ppo", "pmoe_ppo"):

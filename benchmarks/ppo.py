@@ -1,7 +1,8 @@
 """PPO with its default hyperparameters: classic control to the scores of the literature, Brax at scale.
 
-Deterministic evaluation over 128 whole episodes per seed, interquartile mean over seeds with a 95 % bootstrap interval. The expected
-scores of classic control are our acceptance targets, those of Brax orders of magnitude: its authors publish curves, not tables.
+Deterministic evaluation over 128 whole episodes per seed, interquartile mean over seeds with a 95 % bootstrap interval. The
+expected scores of classic control are our acceptance targets, those of Brax orders of magnitude: its authors publish curves,
+not tables.
 """
 
 import tempfile

@@ -136,7 +136,7 @@ class BraxEnvironment(environment.Environment[BraxState, BraxParams]):
     @cached_property
     def _observation_shape(self) -> tuple[int, ...]:
         # brax's own `observation_size` computes a reset, operation by operation.
-        return jax.eval_shape(self.brax.reset, jax.random.key(0)).obs.shape
+        return jax.eval_shape(self.reset, jax.random.key(0), self.default_params)[0].shape
 
 
 def _strongly_typed(leaf: Any) -> Array:

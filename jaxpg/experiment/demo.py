@@ -5,6 +5,7 @@ import os
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -12,7 +13,7 @@ from jaxpg.algorithm import InputError
 from jaxpg.experiment import RunError, cache_compiled_programs, plot_learning_curves, run, use_cpu_devices
 
 ENV, ENV_OPTIONS, TOTAL_STEPS, NUM_SEEDS = "brax/inverted_double_pendulum", {"backend": "spring"}, 600_000, 2
-HYPERPARAMETERS = {"num_envs": 64, "num_steps": 32, "num_epochs": 4, "learning_rate": 1e-3}
+HYPERPARAMETERS: dict[str, Any] = {"num_envs": 64, "num_steps": 32, "num_epochs": 4, "learning_rate": 1e-3}
 ALGORITHMS = ("ppo", "pmoe_ppo")
 
 

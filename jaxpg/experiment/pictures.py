@@ -1,14 +1,17 @@
 """The pictures of behaviour that a finished run leaves in its folder."""
 
+import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
-from jaxtyping import PyTree
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PyTree
 
-from jaxpg.algorithm import Policy
-from jaxpg.experiment.behaviour import plot_brax_strobe, plot_experts, record_episode, save_brax_html
+from jaxpg.algorithm import InputError, Policy
+from jaxpg.experiment.behaviour import Episode, plot_brax_strobe, plot_experts, record_episode, save_brax_html
+from jaxpg.experiment.plots import Picture
 from jaxpg.networks import GaussianMixture
 
 
@@ -19,10 +22,7 @@ def draw_behaviour(before: Policy, after: Policy, env: Any, env_params: PyTree, 
     policy: `experts.png` (which expert acts where).
     """
     simulated = hasattr(env, "brax")
-    distribution = after.distribution
-    is_mixture = distribution is not None and isinstance(
-        jax.eval_shape(distribution, after.params, env.reset(key, env_params)[0]), GaussianMixture
-    )
+    is_mixture = _is_mixture(after, env.reset(key, env_params)[0])
     if not simulated and not is_mixture:
         return []
     files = []
@@ -34,12 +34,33 @@ def draw_behaviour(before: Policy, after: Policy, env: Any, env_params: PyTree, 
         plot_brax_strobe(episodes, env, files[1])
     if is_mixture and trained.length > 1:
         files.append(folder / "experts.png")
-
-        def of_step(observation: jax.Array, action: jax.Array) -> tuple[jax.Array, jax.Array]:
-            assert distribution is not None
-            mixture = distribution(after.params, observation)
-            return mixture.weights, mixture.responsibilities(action)
-
-        weights, responsibilities = jax.jit(jax.vmap(of_step))(trained.observations, trained.actions)
-        plot_experts(trained.observations, weights, np.argmax(responsibilities, axis=-1), files[-1])
+        draw_experts(after, trained, files[-1])
     return files
+
+
+def draw_experts(
+    policy: Policy, episode: Episode, path: str | os.PathLike | None = None, state_labels: Sequence[str] | None = None
+) -> Picture:
+    """Draws which expert of a mixture policy acted where in an episode: the one whose mean is nearest to the action.
+
+    For a deterministic policy, which takes an expert's mean, that is the expert that acted.
+
+    Raises:
+      InputError: the policy is not a mixture of experts, or the episode has fewer than two steps.
+    """
+    distribution = policy.distribution
+    if distribution is None or not _is_mixture(policy, episode.observations[0]):
+        raise InputError("the policy is not a mixture of experts: train one with pmoe_ppo")
+
+    def of_step(observation: Array, action: Array) -> tuple[Float[Array, " expert"], Array]:
+        mixture = distribution(policy.params, observation)
+        return mixture.weights, jnp.argmin(jnp.square(mixture.means - action.reshape(-1)).sum(axis=-1))
+
+    weights, experts = jax.jit(jax.vmap(of_step))(episode.observations, episode.actions)
+    return plot_experts(episode.observations, weights, experts, path, state_labels)
+
+
+def _is_mixture(policy: Policy, observation: PyTree) -> bool:
+    if policy.distribution is None:
+        return False
+    return isinstance(jax.eval_shape(policy.distribution, policy.params, observation), GaussianMixture)

@@ -80,9 +80,7 @@ def _reset_one(reset: Callable) -> Callable:
         def rows(batched: bool, x: Any) -> Any:
             return x if batched else jnp.broadcast_to(x, (size, *x.shape))
 
-        done, key, stepped = jax.tree.map(
-            rows, (is_batched[0], is_batched[1], is_batched[3]), (done, key, stepped)
-        )
+        done, key, stepped = jax.tree.map(rows, (is_batched[0], is_batched[1], is_batched[3]), (done, key, stepped))
         result = _reset_rows(reset, is_batched[2])(done, key, leaves, stepped)
         return result, jax.tree.map(lambda _: True, result)
 
@@ -128,9 +126,7 @@ def _reset_rows(reset: Callable, is_row: list[bool]) -> Callable:
 
         batched_leaves = is_batched[2]
         leaves = jax.tree.map(merged_parameter, batched_leaves, is_row, leaves)
-        done, key, stepped = jax.tree.map(
-            merged, (is_batched[0], is_batched[1], is_batched[3]), (done, key, stepped)
-        )
+        done, key, stepped = jax.tree.map(merged, (is_batched[0], is_batched[1], is_batched[3]), (done, key, stepped))
         still_row = [row or batched for row, batched in zip(is_row, batched_leaves, strict=True)]
         result = _reset_rows(reset, still_row)(done, key, leaves, stepped)
         result = jax.tree.map(lambda x: x.reshape(size, rows, *x.shape[1:]), result)

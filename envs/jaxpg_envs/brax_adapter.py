@@ -5,8 +5,10 @@ the final observation.
 """
 
 from functools import cached_property, partial
+from types import SimpleNamespace
 from typing import Any
 
+import brax.fluid
 import jax
 import jax.numpy as jnp
 from flax import struct
@@ -14,6 +16,9 @@ from gymnax.environments import environment, spaces
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from jaxpg_envs.auto_reset import reset_where_done, vary_alike
+
+# brax 0.14.2 calls `clip(x, a_min=...)`, a keyword that JAX 0.10 no longer has, in its fluids (swimmer).
+brax.fluid.jp = SimpleNamespace(**{**vars(jnp), "clip": lambda x, a_min: jnp.maximum(x, a_min)})
 
 
 @struct.dataclass
@@ -83,9 +88,7 @@ class BraxEnvironment(environment.Environment[BraxState, BraxParams]):
         if params is None:
             params = self.default_params
         key_step, key_reset = jax.random.split(key)
-        final_observation, successor, reward, terminated, info = self.step_env(
-            key_step, state, action, params
-        )
+        final_observation, successor, reward, terminated, info = self.step_env(key_step, state, action, params)
         truncated = self.is_truncated(successor, params)
         observation, state = reset_where_done(
             self.reset, terminated | truncated, key_reset, params, (final_observation, successor)

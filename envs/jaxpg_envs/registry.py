@@ -76,6 +76,12 @@ _BRAX = {
     "walker2d": "walk with two legs in a plane",
 }
 
+_BRAX_IDS = {f"brax/{name}": ("brax", text) for name, text in _BRAX.items()} | {
+    f"mjx/{name}": ("brax on MJX", text)
+    for name, text in _BRAX.items()
+    if name != "swimmer"  # runs on brax's "generalized" backend alone
+}
+
 _own: dict[str, tuple[Entry, Callable[..., tuple[Any, Any]]]] = {}
 
 
@@ -83,8 +89,7 @@ def registered() -> list[Entry]:
     """Every environment that `make` knows by name: id, suite and a line of description."""
     return [
         *(Entry(id, f"gymnax {suite}", text) for id, (suite, text) in _GYMNAX.items()),
-        *(Entry(f"brax/{name}", "brax", text) for name, text in _BRAX.items()),
-        *(Entry(f"mjx/{name}", "brax on MJX", text) for name, text in _BRAX.items()),
+        *(Entry(id, *row) for id, row in _BRAX_IDS.items()),
         *(entry for entry, _ in _own.values()),
     ]
 
@@ -125,7 +130,7 @@ def make(id: str, **kwargs: Any) -> tuple[Any, Any]:
         factory = _own[id][1]
         _refuse_unknown(id, kwargs, factory)
         return factory(**kwargs)
-    if id.startswith(("brax/", "mjx/")) and id.partition("/")[2] in _BRAX:
+    if id in _BRAX_IDS:
         return _make_brax(id, **kwargs)
     if id in importlib.import_module("gymnax").registered_envs:
         return _make_gymnax(id, kwargs)
@@ -152,9 +157,7 @@ def _make_brax(id: str, max_steps_in_episode: int = 1000, **kwargs: Any) -> tupl
     suite, _, name = id.partition("/")
     backend = kwargs.setdefault("backend", "generalized" if suite == "brax" else "mjx")
     if backend not in BRAX_BACKENDS:
-        raise EnvironmentInputError(
-            f"{id}: unknown backend {backend!r}; choose one of {', '.join(BRAX_BACKENDS)}"
-        )
+        raise EnvironmentInputError(f"{id}: unknown backend {backend!r}; choose one of {', '.join(BRAX_BACKENDS)}")
     if suite == "mjx" and backend != "mjx":
         raise EnvironmentInputError(f'{id} has the backend "mjx"; write "brax/{name}" to choose {backend!r}')
     with _without_brax_chatter():

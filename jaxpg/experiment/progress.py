@@ -21,7 +21,7 @@ class RunProgress:
 
     def __init__(self, title: str, num_updates: int, done: int, console: Console):
         self._console, self._title, self._total = console, title, num_updates
-        self._live = console.is_terminal or console.is_jupyter
+        self._live = console.is_terminal
         self._last_line = time.monotonic()
         self._bar = Progress(
             TextColumn("[bold]{task.description}"),

@@ -95,7 +95,8 @@ def run(
       InputError: a bad name or value, or a folder that cannot be used.
       RunError: NaN in training, a full disk, or checkpoints that cannot be read; everything saved before is kept.
     """
-    console = console or Console(stderr=True)
+    # In a notebook, lines of text: a live bar there needs more packages.
+    console = console or Console(stderr=True, force_jupyter=False)
     folder = Path(out)
     env_options = env_options or {}
     if not 0 <= seed < 2**32:

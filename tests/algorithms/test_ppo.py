@@ -137,7 +137,8 @@ def test_masked_steps_teach_nothing(walker):
 def test_actions_are_clipped_for_the_environment_only(walker):
     transitions, behaviour = walker.transitions, walker.transitions.extras
     low, high = WALK.action_space(None).low, WALK.action_space(None).high
-    np.testing.assert_array_equal(transitions.action, np.clip(behaviour.action, low, high))
+    np.testing.assert_allclose(transitions.action, np.clip(behaviour.action, low, high), rtol=1e-6)
+    assert np.abs(transitions.action).max() == high
     np.testing.assert_allclose(transitions.next_observation[..., 2:], transitions.action, rtol=1e-6)  # what arrived
     outside = np.abs(behaviour.action) > high
     assert 0.3 < outside.mean() < 0.9
@@ -306,8 +307,11 @@ def test_compiled_is_not_compiled():
 
 
 def test_training_can_be_differentiated():
-    """d(actor's parameters)/d(learning rate) through gradient steps, Adam included, is the slope of finite differences."""
-    sizes = TINY | {"anneal_learning_rate": False}
+    """d(critic)/d(learning rate) through gradient steps, Adam included, is the slope of finite differences.
+
+    Without value clipping, at which the slope jumps; with rectified units, of which some are silent and have gradient 0.
+    """
+    sizes = TINY | {"anneal_learning_rate": False, "clip_epsilon": 100.0, "activation": "relu"}
 
     def trained(learning_rate, num_updates):
         algorithm = jaxpg.make("ppo", CYCLE, CYCLE.params([1.0, 3.0], 5), learning_rate=learning_rate, **sizes)
@@ -316,12 +320,11 @@ def test_training_can_be_differentiated():
 
     value_and_slope = quick_jit(jax.value_and_grad(trained), static_argnums=1)
     rate, step = 0.01, 1e-3
-    slope = value_and_slope(rate, 1)[1]
-    finite_difference = (value_and_slope(rate + step, 1)[0] - value_and_slope(rate - step, 1)[0]) / (2 * step)
-    np.testing.assert_allclose(slope, finite_difference, rtol=0.02)
-    through_two = value_and_slope(rate, 2)[1]
-    assert np.isfinite(through_two)
-    assert abs(through_two) > 0.1 * abs(slope)
+    for num_updates, tolerance in ((1, 0.01), (2, 0.05)):  # the losses hold targets constant, which a second update feels
+        slope = value_and_slope(rate, num_updates)[1]
+        above, below = (value_and_slope(rate + shift, num_updates)[0] for shift in (step, -step))
+        np.testing.assert_allclose(slope, (above - below) / (2 * step), rtol=tolerance)
+        assert abs(slope) > 1.0
 
 
 # --- Environments ------------------------------------------------------------------------------------------------------
@@ -349,11 +352,11 @@ def test_it_balances_a_pole_and_not_with_the_wrong_sign(monkeypatch):
     def run(sign, key):
         signed = lambda *arguments: (lambda advantages, targets: (sign * advantages, targets))(*estimate(*arguments))
         monkeypatch.setattr("jaxpg.losses.generalized_advantage_estimation", signed)
-        algorithm = jaxpg.make("ppo", env, params, learning_rate=5e-3, total_steps=40 * 1024, **sizes)
+        algorithm = jaxpg.make("ppo", env, params, learning_rate=1e-2, total_steps=40 * 1024, **sizes)
         state, _ = jaxpg.train(algorithm, key)
         return jaxpg.evaluate(algorithm.policy(state), env, params, key, 32, 500).mean()
 
     runs = quick_jit(jax.vmap(jax.vmap(run, (None, 0)), (0, None)))
     right, wrong = runs(jnp.array([1.0, -1.0]), jax.random.split(KEY, 2))
-    assert right.min() > 300
+    assert right.min() > 400
     assert wrong.max() < 60

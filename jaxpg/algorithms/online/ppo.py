@@ -159,9 +159,11 @@ def make_parts(
         update = gradient_steps // (config.num_epochs * config.num_minibatches)
         return config.learning_rate * jnp.maximum(1.0 - update / num_updates, 0.0)
 
+    # eps_root is far below what changes a step, but without it the derivative of training through a parameter whose
+    # gradient is zero (a silent rectified unit) would be NaN.
     optimizer = optax.chain(
         optax.clip_by_global_norm(config.max_gradient_norm),
-        optax.adam(learning_rate if config.anneal_learning_rate else config.learning_rate, eps=1e-5),
+        optax.adam(learning_rate if config.anneal_learning_rate else config.learning_rate, eps=1e-5, eps_root=1e-16),
     )
 
     def init(key: jax.Array) -> Learner:

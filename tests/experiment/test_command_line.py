@@ -1,0 +1,210 @@
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import commands
+import pytest
+from commands import RUNNER, Command
+
+import jaxpg_envs
+from jaxpg.algorithm import REGISTRY, fields
+from jaxpg.experiment import evaluate_run, load
+from jaxpg.experiment.command_line import main
+
+CART_POLE = "--env CartPole-v1 --out run"
+
+
+@pytest.fixture
+def jaxpg(capsys, tmp_path, monkeypatch):
+    """Runs a command in this process, in an empty folder: `jaxpg("list --json") -> (code, stdout, stderr)`."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("NPROC", "1")
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+
+    def call(arguments):
+        with pytest.raises(SystemExit) as end:
+            main(shlex.split(arguments))
+        return end.value.code, *capsys.readouterr()
+
+    return call
+
+
+# --- Mistakes -------------------------------------------------------------------------------------------------------------
+
+MISTAKES = {
+    # what is typed: what stderr must name
+    "": ["usage: jaxpg COMMAND"],
+    "trian ppo": ["unknown command 'trian'", "did you mean 'train'", "evaluate, list, plot"],
+    "train": ["needs an algorithm", "ppo"],
+    f"train --env {CART_POLE}": ["needs an algorithm", "ppo"],
+    f"train pppo {CART_POLE}": ["unknown algorithm 'pppo'", "did you mean 'ppo'", "pmoe_ppo, ppo"],
+    "train ppo --env CartPol-v1 --out run": ['unknown environment "CartPol-v1"', 'did you mean "CartPole-v1"', "jaxpg list"],
+    "train ppo --env nonsense --out run": ['unknown environment "nonsense"', "jaxpg list"],
+    "train ppo --out run": ["--env"],
+    "train ppo --env CartPole-v1": ["--out"],
+    f"train ppo {CART_POLE} --set.lerning-rate 1": ["--set.lerning-rate", "--set.learning-rate"],
+    f"train ppo {CART_POLE} --num-seed 1": ["--num-seed", "--num-seeds"],
+    f"train ppo {CART_POLE} --set.total-steps 100": ["--set.total-steps", "--total-steps"],
+    f"train ppo {CART_POLE} --set.num-minibatches 7": ["num_minibatches = 7", "16 * 128 = 2048", "nearest that does is 8"],
+    f"train ppo {CART_POLE} --set.learning-rate fast": ["--set.learning-rate", "fast"],
+    f"train ppo {CART_POLE} --set.learning-rate -1": ["learning_rate must lie in [0, inf]", "-1"],
+    f"train ppo {CART_POLE} --set.learning-rate nan": ["learning_rate must lie in [0, inf]", "nan"],
+    f"train ppo {CART_POLE} --set.discount 1.5": ["discount must lie in [0, 1]", "1.5"],
+    f"train ppo {CART_POLE} --set.num-envs 0": ["num_envs must be at least 1, got 0"],
+    f"train ppo {CART_POLE} --set.num-envs 2.5": ["--set.num-envs", "2.5"],
+    f"train ppo {CART_POLE} --set.hidden-sizes 8 x": ["--set.hidden-sizes", "x"],
+    f"train ppo {CART_POLE} --set.hidden-sizes 0": ["hidden_sizes must be at least 1, got 0"],
+    f"train ppo {CART_POLE} --set.activation gelu": ["--set.activation", "gelu", "tanh", "relu", "swish"],
+    f"train pmoe_ppo {CART_POLE}": ["pmoe_ppo needs continuous actions", "CartPole-v1", "ppo"],
+    f"train ppo {CART_POLE} --total-steps 0": ["--total-steps must be at least 1, got 0"],
+    f"train ppo {CART_POLE} --total-steps -5": ["--total-steps must be at least 1, got -5"],
+    f"train ppo {CART_POLE} --total-steps many": ["--total-steps", "many"],
+    f"train ppo {CART_POLE} --seed -1": ["seed must lie in [0, 2^32), got -1"],
+    f"train ppo {CART_POLE} --seed one": ["--seed", "one"],
+    f"train ppo {CART_POLE} --num-seeds 0": ["num_seeds", "at least 1", "got 0"],
+    f"train ppo {CART_POLE} --num-seeds -2": ["num_seeds", "at least 1", "got -2"],
+    f"train ppo {CART_POLE} --num-devices 0": ["devices", "at least 1", "got 0"],
+    f"train ppo {CART_POLE} --env-options backend": ["--env-options takes KEY=VALUE", "'backend'"],
+    f"train ppo {CART_POLE} --env-options gravity=1": ["CartPole-v1", "unknown argument gravity"],
+    "train ppo --env brax/ant --out run --env-options backend=sprung": ["brax/ant", "'sprung'", "spring"],
+    "train ppo --env CartPole-v1 --out a-file": ["cannot write to the output folder a-file"],
+    "train ppo --env CartPole-v1 --out a-file/run": ["cannot write to the output folder a-file/run"],
+    "train ppo --env CartPole-v1 --out /dev/null/run": ["cannot write to the output folder /dev/null/run"],
+    f"train ppo {CART_POLE} --wandb project": ["--wandb needs the package wandb", "pip install"],
+    "train ppo --env CartPole-v1 --out a-run": ["a-run holds a run already", "--resume", "another --out"],
+    "train ppo --env CartPole-v1 --out a-run --resume": ["a-run holds another run", "num_seeds is 2, not 1"],
+    "train ppo --env CartPole-v1 --out a-foreign-run --resume": ["a-foreign-run/config.json was not written by jaxpg"],
+    "evaluate": ["a run's folder"],
+    "evaluate nowhere": ["nowhere holds no run"],
+    "evaluate a-file": ["a-file holds no run"],
+    "evaluate a-run --episodes 0": ["--episodes must be at least 1, got 0"],
+    "evaluate a-run --episodes few": ["--episodes", "few"],
+    "evaluate a-run --env CartPol-v1": ['unknown environment "CartPol-v1"', 'did you mean "CartPole-v1"'],
+    "evaluate a-run --env Acrobot-v1": ["trained with the observation_space", "Acrobot-v1"],
+    "evaluate a-run --json --env-options x": ["--env-options takes KEY=VALUE", "'x'"],
+    "plot --out x.png": ["at least one"],
+    "plot nowhere --out x.png": ["nowhere", "no such folder"],
+    "plot a-run": ["--out"],
+    "plot a-run --out x.pgn": ["'pgn'", "did you mean 'png'"],
+    "plot a-run --out a-file/x.png": ["cannot write the picture 'a-file/x.png'"],
+    "plot a-run --out x.png --metric episode_retrun": ["'episode_retrun'", "did you mean 'episode_return'"],
+    "list --jsn": ["--jsn", "--json"],
+}
+
+
+@pytest.mark.parametrize("arguments", MISTAKES)
+def test_a_mistake_is_named_with_what_is_allowed(arguments, jaxpg, finished_run, tmp_path, monkeypatch):
+    monkeypatch.setattr(RUNNER, "compile_step", lambda *_: pytest.fail("it compiled"))
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    (tmp_path / "a-file").write_text("")
+    (tmp_path / "a-run").symlink_to(finished_run)
+    (tmp_path / "a-foreign-run").mkdir()
+    (tmp_path / "a-foreign-run" / "config.json").write_text('{"name": "left-pad"}')
+    before = sorted(tmp_path.rglob("*"))
+    code, stdout, stderr = jaxpg(arguments)
+    said = " ".join(re.sub("[│╭╮╰╯─]", " ", stdout + stderr if arguments == "" else stderr).split())
+    assert code == 2
+    assert "Traceback" not in said
+    for words in MISTAKES[arguments]:
+        assert words in said
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_the_number_of_devices_is_checked_before_they_are_made(tmp_path):
+    """In a process of its own, where JAX has not been started."""
+    result = Command(
+        f"train ppo --env CartPole-v1 --out {tmp_path / 'run'} --num-seeds 3 --num-devices 100000", tmp_path
+    ).wait()
+    assert (result.code, result.stdout) == (2, "")
+    assert "num_seeds = 3 does not divide among num_devices = 100000; it divides among 1, 3" in result.stderr
+
+
+def test_a_folder_that_may_not_be_written_to(jaxpg, tmp_path, monkeypatch):
+    def forbidden(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "mkdir", forbidden)  # root, who may run the tests, is never refused
+    code, _, stderr = jaxpg(f"train ppo {CART_POLE}")
+    assert code == 2
+    assert "cannot write to the output folder run: [Errno 13] Permission denied" in stderr
+
+
+# --- What works -----------------------------------------------------------------------------------------------------------
+
+
+def test_help_lists_every_hyperparameter(jaxpg):
+    code, stdout, stderr = jaxpg("train ppo --help")
+    assert (code, stderr) == (0, "")
+    said = " ".join(re.sub("[│╭╮╰╯─]", " ", stdout).split())
+    for field in fields(REGISTRY["ppo"].config_class):
+        flag = "--total-steps" if field.name == "total_steps" else f"--set.{field.name.replace('_', '-')}"
+        assert flag in said
+        if field.name != "total_steps":
+            assert field.help.split(",")[0].split(":")[0] in said
+    for arguments in ("--help", "train --help", "evaluate --help", "plot --help", "list -h"):
+        assert jaxpg(arguments)[0] == 0
+
+
+def test_list(jaxpg):
+    code, stdout, _ = jaxpg("list --json")
+    assert code == 0
+    listed = json.loads(stdout)
+    assert [row["name"] for row in listed["algorithms"]] == sorted(REGISTRY)
+    assert all(row["paper"] and row["status"] for row in listed["algorithms"])
+    assert [row["id"] for row in listed["environments"]] == [entry.id for entry in jaxpg_envs.registered()]
+    code, stdout, _ = jaxpg("list")
+    assert code == 0
+    assert "CartPole-v1" in stdout
+
+
+def test_evaluate(jaxpg, finished_run):
+    code, stdout, stderr = jaxpg(f"evaluate {finished_run} --episodes 7 --json")
+    assert (code, stderr) == (0, "")
+    result = json.loads(stdout)
+    saved = load(finished_run)
+    assert result["returns"] == evaluate_run(saved, num_episodes=7).tolist()
+    assert (result["algorithm"], result["env"], result["episodes"]) == ("ppo", "CartPole-v1", 7)
+    assert result["iqm_ci"][0] <= result["iqm"] <= result["iqm_ci"][1]
+    code, stdout, _ = jaxpg(f"evaluate {finished_run} --episodes 7 --stochastic")
+    assert code == 0
+    assert stdout.startswith("ppo on CartPole-v1: return ")
+
+
+def test_evaluate_warns_of_a_damaged_checkpoint(jaxpg, copy_of_run):
+    shutil.rmtree(copy_of_run / "checkpoints" / str(commands.NUM_UPDATES))
+    code, stdout, stderr = jaxpg(f"evaluate {copy_of_run} --episodes 7 --json")
+    assert code == 0
+    assert json.loads(stdout)["episodes"] == 7
+    assert f"jaxpg: warning: the newest checkpoint (update {commands.NUM_UPDATES}) is gone: falling back" in stderr
+    for path in (copy_of_run / "checkpoints").rglob("manifest.ocdbt"):
+        path.write_text("")
+    code, stdout, stderr = jaxpg(f"evaluate {copy_of_run}")
+    assert (code, stdout) == (1, "")
+    assert "can be read: start the run again in another folder" in stderr
+
+
+def test_plot(jaxpg, finished_run, copy_of_run, tmp_path):
+    code, stdout, _ = jaxpg(f"plot {finished_run} {copy_of_run} --out new/x.png")
+    assert (code, stdout) == (0, "new/x.png\n")
+    assert (tmp_path / "new" / "x.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_complete_run_is_shown_again(jaxpg, finished_run):
+    arguments = f"--env CartPole-v1 --num-seeds 2 --total-steps {commands.TOTAL_STEPS} {commands.TINY} --resume"
+    code, stdout, stderr = jaxpg(f"train ppo {arguments} --out {finished_run} --json")
+    assert code == 0
+    assert "is complete: nothing left to do" in " ".join(stderr.split())
+    assert json.loads(stdout) == json.loads((finished_run / "summary.json").read_text())
+    code, stdout, _ = jaxpg(f"train ppo {arguments} --out {finished_run}")
+    assert f"curves, checkpoints and summary: {finished_run}" in stdout
+
+
+def test_the_installed_command_exits_quietly_when_its_reader_goes(tmp_path):
+    command = Path(sys.executable).with_name("jaxpg")
+    result = subprocess.run(f"{command} list | head -1", shell=True, capture_output=True, text=True, timeout=60, check=True)
+    assert result.stdout.startswith("algorithms")
+    assert result.stderr == ""

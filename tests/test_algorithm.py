@@ -154,7 +154,9 @@ def test_every_field_is_described_and_has_a_valid_default(config_class):
     for field in described:
         assert field.help
         assert field.kind is float or not field.is_leaf
-        np.testing.assert_array_equal(getattr(config, field.name), np.float32(field.default) if field.is_leaf else field.default)
+        np.testing.assert_array_equal(
+            getattr(config, field.name), np.float32(field.default) if field.is_leaf else field.default
+        )
 
 
 def test_an_algorithm_inherits_the_hyperparameters_it_builds_upon():
@@ -194,6 +196,4 @@ def test_ones_own_algorithm_is_two_functions(monkeypatch):
     assert state == 12
     assert lookup("walk").config_class is Config
     assert "did you mean 'step'" in refusal(jaxpg.make, "walk", None, None, stp=1.0)
-    assert "already registered" in refusal(
-        register("walk", Config, paper="", field="", actions="", status=""), walk
-    )
+    assert "already registered" in refusal(register("walk", Config, paper="", field="", actions="", status=""), walk)

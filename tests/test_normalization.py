@@ -53,7 +53,9 @@ def test_scalars_are_features_too():
 def test_a_large_offset_and_a_long_run_keep_float32_precise():
     """A sum of squares would reach 1e12 here, and the variance of 1 would drown in its rounding."""
     batches = 1e4 + jax.random.normal(jax.random.key(0), (300, 32, 1))
-    statistics, _ = jax.jit(lambda x: jax.lax.scan(lambda s, b: (update_statistics(s, b), None), init_statistics((1,)), x))(batches)
+    statistics, _ = jax.jit(lambda x: jax.lax.scan(lambda s, b: (update_statistics(s, b), None), init_statistics((1,)), x))(
+        batches
+    )
     everything = np.asarray(batches, np.float64).reshape(-1, 1)
     prior = 1e-4 * 1e8 / len(everything)  # the prior's mean of 0 lies 1e4 away
     np.testing.assert_allclose(statistics.variance, everything.var(0) + prior, rtol=2e-2)

@@ -1,6 +1,5 @@
 """PPO: what it learns at time limits, the details that decide whether it learns, and that it does."""
 
-from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -14,7 +13,7 @@ from environments import Cycle, Pictures, Walk
 import jaxpg
 import jaxpg_envs
 from jaxpg.algorithm import configure
-from jaxpg.algorithms.online.ppo import PPOConfig, as_algorithm, make_parts
+from jaxpg.algorithms.online.ppo import PPOConfig, make_parts
 from jaxpg.networks import categorical_actor_critic, gaussian_actor_critic
 from jaxpg.normalization import normalize
 
@@ -337,7 +336,9 @@ def test_observations_of_any_shape_and_kind():
         state, _ = jax.eval_shape(lambda key, algorithm=algorithm: algorithm.update(algorithm.init(key)), KEY)
         assert state.learner.params["actor"]["params"]["MLP_0"]["Dense_0"]["kernel"].shape == (size, 8)
         assert state.learner.observation_statistics.mean.shape == (size,)
-        jax.eval_shape(lambda state, env=env, params=params, a=algorithm: jaxpg.evaluate(a.policy(state), env, params, KEY), state)
+        jax.eval_shape(
+            lambda state, env=env, params=params, a=algorithm: jaxpg.evaluate(a.policy(state), env, params, KEY), state
+        )
 
 
 # --- Does it learn? ----------------------------------------------------------------------------------------------------

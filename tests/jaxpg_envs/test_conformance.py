@@ -43,6 +43,7 @@ DEVIATIONS = {
 SAME_START = {  # by definition of the task
     "Asterix-MinAtar",
     "DeepSea-bsuite",
+    "DiscountingChain-bsuite",
     "FourRooms-misc",
     "FrozenLake-misc",
     "Pong-misc",

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from checks import assert_same, quick_jit
+from checks import assert_close, assert_same, quick_jit
 
 from jaxpg.networks import GaussianMixture, GaussianMixtureActor
 
@@ -49,7 +49,9 @@ def test_density_and_responsibilities_are_brute_force():
 def test_density_far_away_does_not_underflow():
     """exp(log-density) is zero in float32 and in float64; the nearest expert decides."""
     action = jnp.array([500.0, 0.0])
-    log_density, gradient = jax.value_and_grad(lambda logits: mixture(logits).log_prob(action))(jnp.asarray(LOGITS, jnp.float32))
+    log_density, gradient = jax.value_and_grad(lambda logits: mixture(logits).log_prob(action))(
+        jnp.asarray(LOGITS, jnp.float32)
+    )
     expert = 2
     z = (np.asarray(action) - MEANS[expert]) / SCALES[expert]
     expected = np.log(WEIGHTS[expert]) - 0.5 * (z**2).sum() - np.log(SCALES[expert]).sum() - np.log(2 * np.pi)
@@ -129,13 +131,16 @@ def test_entropy_is_an_upper_bound_where_experts_overlap(spread):
 
 
 def test_one_expert_is_the_gaussian_and_draws_its_samples():
-    gaussian = distrax.MultivariateNormalDiag(jnp.zeros((4, 2)) + 0.3, jnp.full((4, 2), 0.7))
-    one = mixture(np.zeros((4, 1)), np.full((4, 1, 2), 0.3), np.full((4, 1, 2), 0.7))
-    action = one.sample(seed=KEY)
-    np.testing.assert_allclose(action, gaussian.sample(seed=KEY), rtol=1e-6)
-    np.testing.assert_allclose(one.log_prob(action), gaussian.log_prob(action), rtol=1e-5)
-    np.testing.assert_allclose(one.entropy(), gaussian.entropy(), rtol=1e-6)
-    np.testing.assert_array_equal(one.responsibilities(action), 1.0)
+    def both(key):
+        gaussian = distrax.MultivariateNormalDiag(jnp.full((4, 2), 0.3), jnp.full((4, 2), 0.7))
+        one = mixture(np.zeros((4, 1)), np.full((4, 1, 2), 0.3), np.full((4, 1, 2), 0.7))
+        action = one.sample(seed=key)
+        of = lambda policy: (policy.sample(seed=key), policy.log_prob(action), policy.entropy(), policy.mode())
+        return of(one), of(gaussian), one.responsibilities(action)
+
+    one, gaussian, responsibilities = quick_jit(both)(KEY)
+    assert_close(one, gaussian)
+    np.testing.assert_array_equal(responsibilities, 1.0)
 
 
 @pytest.mark.parametrize("axes", [(), (1,), (5, 2)])
@@ -149,7 +154,12 @@ def test_no_axis_is_lost(axes, experts, size):
         action = policy.sample(seed=key)
         per_expert = policy.weights, policy.logits, policy.responsibilities(action), policy.means[..., 0]
         per_row = policy.log_prob(action), policy.entropy()
-        return (action, policy.mode(), policy.sample_expert_mean(key)), per_expert, per_row, policy.sample(seed=key, sample_shape=7)
+        return (
+            (action, policy.mode(), policy.sample_expert_mean(key)),
+            per_expert,
+            per_row,
+            policy.sample(seed=key, sample_shape=7),
+        )
 
     actions, per_expert, per_row, many = jax.eval_shape(apply, KEY, jnp.zeros((*axes, 4)))
     assert [x.shape for x in actions] == [(*axes, size)] * 3
@@ -161,16 +171,23 @@ def test_no_axis_is_lost(axes, experts, size):
 def test_actor_starts_with_equal_experts_and_routes_by_the_observation():
     actor = GaussianMixtureActor(3, 2, (8,))
     x = jax.random.normal(KEY, (6, 4))
-    params = jax.jit(actor.init)(KEY, x[0])
+    params = quick_jit(actor.init)(KEY, x[0])
     assert set(params["params"]) == {"MLP_0", "log_std", "routing"}
-    assert params["params"]["routing"]["kernel"].shape == (4, 3)  # of the observation, not of the trunk
-    policy = actor.apply(params, x)
-    np.testing.assert_allclose(policy.weights.sum(-1), 1.0, rtol=1e-6)
-    assert np.abs(policy.means).max() < 0.05
-    np.testing.assert_array_equal(policy.scales, 1.0)
-    params["params"]["log_std"] = jnp.log(jnp.arange(1.0, 7.0).reshape(3, 2))
-    np.testing.assert_allclose(actor.apply(params, x).scales, np.broadcast_to(np.arange(1.0, 7.0).reshape(3, 2), (6, 3, 2)))
+    assert params["params"]["routing"]["kernel"].shape == (4, 3)  # of the observation
 
-    without_trunk = jax.tree.map(lambda leaf: leaf, params)
-    without_trunk["params"]["MLP_0"] = jax.tree.map(jnp.zeros_like, params["params"]["MLP_0"])
-    assert_same(actor.apply(without_trunk, x).logits, policy.logits)
+    @quick_jit
+    def parts(params):
+        policy = actor.apply(params, x)
+        return policy.weights, policy.logits, policy.means, policy.scales
+
+    weights, logits, means, scales = parts(params)
+    np.testing.assert_allclose(weights.sum(-1), 1.0, rtol=1e-6)
+    assert np.abs(means).max() < 0.05
+    np.testing.assert_array_equal(scales, 1.0)
+    other = {
+        "log_std": jnp.log(jnp.arange(1.0, 7.0).reshape(3, 2)),
+        "MLP_0": jax.tree.map(jnp.zeros_like, params["params"]["MLP_0"]),
+    }
+    _, without_trunk, _, scales = parts({"params": params["params"] | other})
+    np.testing.assert_allclose(scales, np.broadcast_to(np.arange(1.0, 7.0).reshape(3, 2), (6, 3, 2)), rtol=1e-6)
+    assert_same(without_trunk, logits)

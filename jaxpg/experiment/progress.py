@@ -16,6 +16,11 @@ from rich.progress import (
 QUIET_SECONDS = 15.0  # between two lines in a log file
 
 
+def say(console: Console, text: str) -> None:
+    """Prints a line as it is: a path in it is not broken, nor are its brackets taken for markup."""
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
 class RunProgress:
     """Shows updates done, return, steps per second and time left; a context manager."""
 
@@ -49,8 +54,8 @@ class RunProgress:
         self._bar.update(self._task, completed=done, score=score_text, speed=f"{steps_per_second:,.0f}")
         if not self._live and (time.monotonic() - self._last_line > QUIET_SECONDS or done == self._total):
             self._last_line = time.monotonic()
-            self._console.print(
+            say(
+                self._console,
                 f"{self._title}: {done / self._total:4.0%}, return {score_text}, {steps_per_second:,.0f} steps/s, "
                 f"{seconds_left:,.0f} s left",
-                highlight=False,
             )

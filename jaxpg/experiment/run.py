@@ -29,7 +29,7 @@ from jaxpg.experiment.checkpoints import Checkpoints, digest, to_host, write_ato
 from jaxpg.experiment.devices import seed_mesh
 from jaxpg.experiment.errors import RunError
 from jaxpg.experiment.pictures import draw_behaviour
-from jaxpg.experiment.progress import RunProgress
+from jaxpg.experiment.progress import RunProgress, say
 from jaxpg.experiment.statistics import bootstrap_interval, interquartile_mean
 from jaxpg.training import advance
 
@@ -109,7 +109,7 @@ def run(
     description = describe(algorithm, env, env_options, seed, num_seeds, num_devices, agent.config)
     summary = prepare_folder(folder, description, resume, console)
     if summary is not None:
-        console.print(f"the run in {folder} is complete: nothing left to do", highlight=False)
+        say(console, f"the run in {folder} is complete: nothing left to do")
         return summary
     # Only now the costly part: whatever the user could have mistaken has been checked.
     try:
@@ -137,12 +137,12 @@ def _run(
     init = over_seeds(agent.init, mesh)
     like = jax.eval_shape(init, keys)
     checkpoints = Checkpoints(folder)
-    restored = checkpoints.restore(like, lambda text: console.print(f"warning: {text}", highlight=False))
+    restored = checkpoints.restore(like, lambda text: say(console, f"warning: {text}"))
 
     started = time.perf_counter()
     with console.status("compiling …"):
         if not console.is_terminal:
-            console.print(f"compiling {algorithm} on {env} …", highlight=False)
+            say(console, f"compiling {algorithm} on {env} …")
         step = compile_step(agent, like, mesh)
         if restored is None:
             states, done, train_seconds = init(keys), 0, 0.0
@@ -154,7 +154,7 @@ def _run(
                 record["seconds"],
             )
             checkpoints.set_aside(after=done)
-            console.print(f"resuming {folder} after update {done} of {agent.num_updates}", highlight=False)
+            say(console, f"resuming {folder} after update {done} of {agent.num_updates}")
         jax.block_until_ready(states)
     compile_seconds = time.perf_counter() - started
 
@@ -450,7 +450,7 @@ def _require_same(saved: dict[str, Any], description: dict[str, Any], folder: Pa
                 )
     changed = [name for name, version in description["versions"].items() if saved["versions"].get(name) != version]
     if changed:
-        console.print(f"warning: other versions than before of {', '.join(changed)}: results may differ in the last bits")
+        say(console, f"warning: other versions than before of {', '.join(changed)}: results may differ in the last bits")
 
 
 def _number(value: Any) -> float | None:

@@ -197,7 +197,7 @@ def test_a_complete_run_is_shown_again(jaxpg, finished_run):
     arguments = f"--env CartPole-v1 --num-seeds 2 --total-steps {commands.TOTAL_STEPS} {commands.TINY} --resume"
     code, stdout, stderr = jaxpg(f"train ppo {arguments} --out {finished_run} --json")
     assert code == 0
-    assert "is complete: nothing left to do" in " ".join(stderr.split())
+    assert "is complete: nothing left to do" in stderr
     assert json.loads(stdout) == json.loads((finished_run / "summary.json").read_text())
     code, stdout, _ = jaxpg(f"train ppo {arguments} --out {finished_run}")
     assert f"curves, checkpoints and summary: {finished_run}" in stdout

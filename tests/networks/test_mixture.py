@@ -37,21 +37,24 @@ def expert_of(samples):
 
 def test_density_and_responsibilities_are_brute_force():
     actions = np.random.default_rng(0).normal(0, 2, (50, 2))
-    batched = mixture(*(np.broadcast_to(x, (50, *x.shape)) for x in (LOGITS, MEANS, SCALES)))
     each = densities(actions)
-    as_float32 = jnp.asarray(actions, jnp.float32)
-    np.testing.assert_allclose(batched.log_prob(as_float32), np.log(each.sum(1)), rtol=1e-4, atol=1e-4)
-    expected = each / each.sum(1, keepdims=True)
-    np.testing.assert_allclose(batched.responsibilities(as_float32), expected, rtol=1e-3, atol=1e-5)
-    np.testing.assert_allclose(batched.weights, np.broadcast_to(WEIGHTS, (50, 3)), rtol=1e-5)
+
+    @quick_jit
+    def of(actions):
+        batched = mixture(*(np.broadcast_to(x, (50, *x.shape)) for x in (LOGITS, MEANS, SCALES)))
+        return batched.log_prob(actions), batched.responsibilities(actions), batched.weights
+
+    log_density, responsibilities, weights = of(jnp.asarray(actions, jnp.float32))
+    np.testing.assert_allclose(log_density, np.log(each.sum(1)), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(responsibilities, each / each.sum(1, keepdims=True), rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(weights, np.broadcast_to(WEIGHTS, (50, 3)), rtol=1e-5)
 
 
 def test_density_far_away_does_not_underflow():
     """exp(log-density) is zero in float32 and in float64; the nearest expert decides."""
     action = jnp.array([500.0, 0.0])
-    log_density, gradient = jax.value_and_grad(lambda logits: mixture(logits).log_prob(action))(
-        jnp.asarray(LOGITS, jnp.float32)
-    )
+    of_logits = quick_jit(jax.value_and_grad(lambda logits: mixture(logits).log_prob(action)))
+    log_density, gradient = of_logits(jnp.asarray(LOGITS, jnp.float32))
     expert = 2
     z = (np.asarray(action) - MEANS[expert]) / SCALES[expert]
     expected = np.log(WEIGHTS[expert]) - 0.5 * (z**2).sum() - np.log(SCALES[expert]).sum() - np.log(2 * np.pi)
@@ -88,18 +91,22 @@ def test_the_noise_does_not_depend_on_the_expert(samples):
 
 
 def test_rows_of_a_batch_draw_their_own_experts():
-    batched = mixture(*(np.broadcast_to(x, (4000, *x.shape)) for x in (LOGITS, MEANS, SCALES)))
-    expert = expert_of(np.asarray(quick_jit(lambda: batched.sample(seed=KEY))(), np.float64))
+    @quick_jit
+    def draw(key):
+        batched = mixture(*(np.broadcast_to(x, (4000, *x.shape)) for x in (LOGITS, MEANS, SCALES)))
+        return batched.sample(seed=key), batched.sample_expert_mean(key)
+
+    sampled, drawn = (np.asarray(x, np.float64) for x in draw(KEY))
+    expert = expert_of(sampled)
     np.testing.assert_allclose(np.bincount(expert) / 4000, WEIGHTS, atol=0.04)
-    drawn = np.asarray(batched.sample_expert_mean(KEY))
     index = np.abs(drawn[:, None] - MEANS).sum(-1).argmin(1)
     np.testing.assert_allclose(drawn, MEANS[index], rtol=1e-6)
     np.testing.assert_allclose(np.bincount(index) / 4000, WEIGHTS, atol=0.04)
 
 
 def test_sampling_gives_the_density_of_the_whole_mixture():
-    action, log_density = mixture().sample_and_log_prob(seed=KEY)
-    np.testing.assert_allclose(log_density, mixture().log_prob(action), rtol=1e-5)
+    actions, log_density = quick_jit(lambda key: mixture().sample_and_log_prob(seed=key, sample_shape=9))(KEY)
+    np.testing.assert_allclose(log_density, np.log(densities(np.asarray(actions)).sum(1)), rtol=1e-4, atol=1e-4)
 
 
 def test_mode_is_the_mean_of_the_likeliest_expert():

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -134,6 +135,7 @@ class Checkpoints:
                     raise ValueError("its content does not match its digest")
             except Exception as error:  # whatever a damaged file makes the reader raise
                 warn(f"the checkpoint after update {update} is damaged ({_reason(error)}): falling back to the previous one")
+                time.sleep(0.1)  # for the late errors
                 continue
             try:
                 return from_host(saved.state, like), saved.record

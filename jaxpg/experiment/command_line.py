@@ -36,7 +36,7 @@ Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]  # --name, without a --no-n
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Runs the command and exits: 0 on success, 2 on bad input, 1 if a run had to stop, 130 if it was interrupted."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    signal.signal(signal.SIGTERM, _interrupt)
+    _end_at_once_if_interrupted("; continue with --resume" if arguments[:1] == ["train"] else "")
     try:
         if not arguments or arguments[0] in ("-h", "--help"):
             print(USAGE, end="")
@@ -50,17 +50,26 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         _fail(str(error), 2)
     except RunError as error:
         _fail(str(error), 1)
-    except KeyboardInterrupt:
-        hint = "; continue with --resume" if arguments[:1] == ["train"] else ""
-        print(f"jaxpg: interrupted{hint}", file=sys.stderr, flush=True)
-        os._exit(130)  # at once: an orderly end would wait for the work that the device has begun
     except BrokenPipeError:  # the reader of our output, such as `head`, has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
 
 
-def _interrupt(*_: Any) -> NoReturn:
-    raise KeyboardInterrupt
+def _end_at_once_if_interrupted(hint: str) -> None:
+    """At Ctrl-C or SIGTERM, leaves without ceremony: what is on disk is whole at any moment.
+
+    An exception instead would have to pass through other people's threads and event loops, and an orderly end would wait for
+    the work that the device has begun.
+    """
+
+    def end(*_: Any) -> NoReturn:
+        show_cursor = "\r\x1b[?25h" if os.isatty(2) else ""  # which the progress bar has hidden
+        os.write(2, f"{show_cursor}jaxpg: interrupted{hint}\n".encode())
+        os._exit(130)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) != signal.SIG_IGN:  # as in the background of a shell script
+            signal.signal(number, end)
 
 
 def _fail(message: str, code: int) -> NoReturn:

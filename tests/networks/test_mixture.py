@@ -80,8 +80,12 @@ def test_samples_visit_experts_by_weight(samples):
         np.testing.assert_allclose(samples[expert == k].std(0), SCALES[k], rtol=0.02)
 
 
-def test_the_noise_does_not_depend_on_the_expert(samples):
-    """Nor do its coordinates on one another: drawing index and noise from one key would tie them."""
+@pytest.mark.parametrize("way", ["many of one key", "one of each key"])
+def test_the_noise_does_not_depend_on_the_expert(samples, way):
+    """Nor do its coordinates on one another. Drawing index and noise from the same bits ties the first row of a key."""
+    if way == "one of each key":
+        keys = jax.random.split(KEY, 200_000)
+        samples = np.asarray(quick_jit(jax.vmap(lambda key: mixture().sample(seed=key)))(keys), np.float64)
     expert = expert_of(samples)
     noise = (samples - MEANS[expert]) / SCALES[expert]
     table = np.stack([*noise.T, *np.square(noise).T, *(expert == np.arange(3)[:, None])]).astype(float)

@@ -12,7 +12,7 @@ from rich.console import Console
 from jaxpg.algorithm import InputError
 from jaxpg.experiment import RunError, cache_compiled_programs, plot_learning_curves, run, use_cpu_devices
 
-ENV, ENV_OPTIONS, TOTAL_STEPS, NUM_SEEDS = "brax/inverted_double_pendulum", {"backend": "spring"}, 600_000, 2
+ENV, ENV_OPTIONS, TOTAL_STEPS, NUM_SEEDS = "brax/inverted_double_pendulum", {"backend": "spring"}, 800_000, 2
 HYPERPARAMETERS: dict[str, Any] = {"num_envs": 64, "num_steps": 32, "num_epochs": 4, "learning_rate": 1e-3}
 ALGORITHMS = ("ppo", "pmoe_ppo")
 

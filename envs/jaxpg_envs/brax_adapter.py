@@ -51,18 +51,19 @@ class BraxEnvironment(environment.Environment[BraxState, BraxParams]):
     true at one step: bootstrap by `terminated` alone. Actions are meant for [-1, 1] and are not clipped.
 
     Observations and states are constants to the gradient, as in gymnax, unless `with_transition_gradients()`
-    lets it through the physics (it stops at the end of an episode).
+    lets it through the physics (it stops at the end of an episode; the "mjx" backend cannot).
     """
 
-    _supports_transition_gradients = True
-
     def __init__(self, brax_environment: Any, name: str = "", max_steps_in_episode: int = 1000) -> None:
-        """Args:
-        brax_environment: an unwrapped `brax.envs.Env` whose observation is one array.
-        name: what `name` returns; default: the class name of `brax_environment`.
-        max_steps_in_episode: time limit in `default_params`.
+        """An environment that follows gymnax's interface.
+
+        Args:
+            brax_environment: an unwrapped `brax.envs.Env` whose observation is one array.
+            name: what `name` returns; default: the class name of `brax_environment`.
+            max_steps_in_episode: time limit in `default_params`.
         """
         self.brax = brax_environment
+        self._supports_transition_gradients = brax_environment.backend != "mjx"  # its solver is a `while_loop`
         self._name = name or type(brax_environment).__name__
         self._max_steps_in_episode = max_steps_in_episode
 

@@ -23,8 +23,8 @@ def use_cpu_devices(count: int) -> None:
     if count < 1:
         raise InputError(f"the number of devices must be at least 1, got {count}")
     if importlib.util.find_spec("jax_plugins") is None:  # no accelerator
-        # Threads of XLA's pool. One is fastest for one device; of several devices, each may block a thread while it waits
-        # for work that needs one more: with no more threads than devices, some programs never end.
+        # Threads of XLA's pool. One is fastest for one device. With several, a batched LAPACK kernel on each device blocks a
+        # thread while it waits for work that needs one more: with too few threads such a program never ends.
         os.environ["NPROC"] = "1" if count == 1 else str(count + 1)
     try:
         jax.config.update("jax_num_cpu_devices", count)

@@ -2,14 +2,32 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import distrax
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-orthogonal = nn.initializers.orthogonal
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {"tanh": nn.tanh, "relu": nn.relu, "swish": nn.swish}
+
+
+def orthogonal(gain: float) -> Callable[..., Array]:
+    """Initialiser of matrices that are `gain` times a random orthogonal one (Haar), orthonormal along the shorter side.
+
+    It takes the polar factor of a Gaussian matrix, by Newton and Schulz's iteration. `flax.linen.initializers.orthogonal` calls
+    LAPACK's QR instead, whose batched kernel (`vmap` over seeds) waits for threads of the very pool that it occupies: on a CPU,
+    several layers on several devices wait for each other for ever.
+    """
+
+    def init(key: jax.Array, shape: tuple[int, int], dtype: Any = jnp.float32) -> Float[Array, "input output"]:
+        x = jax.random.normal(key, (max(shape), min(shape)), dtype)
+        x = x / jnp.linalg.norm(x)  # singular values in (0, 1], each of which the iteration takes to 1
+        x = jax.lax.fori_loop(0, 40, lambda _, x: 1.5 * x - 0.5 * x @ (x.T @ x), x)
+        return gain * (x if shape[0] >= shape[1] else x.T)
+
+    return init
 
 
 class MLP(nn.Module):

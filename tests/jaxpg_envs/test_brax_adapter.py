@@ -46,6 +46,12 @@ def test_gradients_stop_at_the_state_unless_asked_for(one_step):
     np.testing.assert_allclose(slope[1, 0], difference, rtol=0.05)
 
 
+def test_mjx_has_no_gradient():
+    env, _ = jaxpg_envs.make("mjx/inverted_pendulum")
+    with pytest.raises(ValueError, match="does not support transition gradients"):
+        env.with_transition_gradients()
+
+
 def test_a_step_leaves_the_state_it_is_given_alone():
     env, params = jaxpg_envs.make("brax/hopper", backend="spring")  # brax writes into this one's `metrics`
 

@@ -1,6 +1,6 @@
 """The README says what the registry says."""
 
-import jaxpg  # noqa: F401  (registers the algorithms)
+import jaxpg
 from jaxpg.experiment.readme import README, systems_table, with_table
 
 

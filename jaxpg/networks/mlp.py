@@ -7,6 +7,7 @@ from typing import Any
 import distrax
 import flax.linen as nn
 import jax
+import jax.custom_batching
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -14,18 +15,15 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {"tanh": nn.tanh, "relu": nn.
 
 
 def orthogonal(gain: float) -> Callable[..., Array]:
-    """Initialiser of matrices that are `gain` times a random orthogonal one (Haar), orthonormal along the shorter side.
+    """Initialiser of matrices that are `gain` times a random orthogonal one.
 
-    It takes the polar factor of a Gaussian matrix, by Newton and Schulz's iteration. `flax.linen.initializers.orthogonal` calls
-    LAPACK's QR instead, whose batched kernel (`vmap` over seeds) waits for threads of the very pool that it occupies: on a CPU,
-    several layers on several devices wait for each other for ever.
+    Under `vmap` it works on one matrix after the other: LAPACK's batched QR waits for threads of the very pool that it
+    occupies, so that on a CPU several layers, or devices, can wait for each other for ever.
     """
+    initializer = nn.initializers.orthogonal(gain)
 
     def init(key: jax.Array, shape: tuple[int, int], dtype: Any = jnp.float32) -> Float[Array, "input output"]:
-        x = jax.random.normal(key, (max(shape), min(shape)), dtype)
-        x = x / jnp.linalg.norm(x)  # singular values in (0, 1], each of which the iteration takes to 1
-        x = jax.lax.fori_loop(0, 40, lambda _, x: 1.5 * x - 0.5 * x @ (x.T @ x), x)
-        return gain * (x if shape[0] >= shape[1] else x.T)
+        return jax.custom_batching.sequential_vmap(lambda key: initializer(key, shape, dtype))(key)
 
     return init
 

@@ -4,7 +4,7 @@ BIN := .venv/bin
 # One thread of XLA's for each worker: small programs run no faster on more.
 TEST := NPROC=1 $(BIN)/pytest -n 2
 
-.PHONY: install demo test lint bench-smoke lock clean
+.PHONY: install demo test lint notebooks bench-smoke lock clean
 
 install: .venv/installed
 
@@ -25,6 +25,10 @@ lint: install
 	$(BIN)/ruff format --quiet --check .
 	$(BIN)/lint-imports --no-logo > /dev/null || $(BIN)/lint-imports
 	$(BIN)/mypy --no-error-summary
+
+# Executes the notebooks afresh, without writing to them; takes minutes.
+notebooks: install
+	$(BIN)/pytest --nbmake --nbmake-timeout=1200 notebooks
 
 bench-smoke: install
 	$(BIN)/python -m benchmarks --all --size smoke

@@ -25,7 +25,7 @@ QUICK_COMPILE: dict[str, Any] = {
     "xla_backend_optimization_level": 0,
     "xla_llvm_disable_expensive_passes": True,
     "xla_disable_hlo_passes": "while-loop-invariant-code-motion,while-loop-constant-sinking",
-    **({"xla_cpu_use_fusion_emitters": False} if jax.default_backend() == "cpu" else {}),
+    **({"xla_cpu_use_fusion_emitters": False} if jax.default_backend() == "cpu" and jax.__version_info__ < (0, 11) else {}),
 }
 
 # Defects of gymnax 1.0.1, each an exception to one check. The check must fail there: a fix upstream shows here.

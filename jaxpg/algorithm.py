@@ -121,8 +121,9 @@ def _checked(name: str, field: Field, value: Any) -> Any:
         is_real = jnp.issubdtype(dtype, jnp.integer) or jnp.issubdtype(dtype, jnp.floating)
         if not is_real or np.ndim(value) != 0:
             raise InputError(f"{where} must be a number, got {value!r}")
-        if not isinstance(value, jax.core.Tracer) and not field.low <= float(value) <= field.high:  # a NaN fails this too
-            raise InputError(f"{where} must lie in [{field.low:g}, {field.high:g}], got {value!r}")
+        if not isinstance(value, jax.core.Tracer) and not (field.low <= float(value) <= field.high and math.isfinite(value)):
+            left, right = "[" if math.isfinite(field.low) else "(", "]" if math.isfinite(field.high) else ")"
+            raise InputError(f"{where} must lie in {left}{field.low:g}, {field.high:g}{right}, got {value!r}")
         return jnp.asarray(value, jnp.float32)
     origin = typing.get_origin(field.kind)
     if origin is Literal:

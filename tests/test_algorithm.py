@@ -1,6 +1,7 @@
 """Configurations, the registry, and what they answer to mistakes."""
 
 import dataclasses
+import math
 import re
 from types import SimpleNamespace
 
@@ -53,9 +54,10 @@ def test_what_is_not_a_number_is_refused(value):
         ("discount", 1.5, "[0, 1]"),
         ("discount", -0.1, "[0, 1]"),
         ("gae_lambda", float("nan"), "[0, 1]"),
-        ("learning_rate", -1e-3, "[0, inf]"),
-        ("clip_epsilon", np.float32("nan"), "[0, inf]"),
-        ("entropy_coefficient", -jnp.inf, "[0, inf]"),
+        ("learning_rate", -1e-3, "[0, inf)"),
+        ("clip_epsilon", np.float32("nan"), "[0, inf)"),
+        ("entropy_coefficient", -jnp.inf, "[0, inf)"),
+        ("learning_rate", math.inf, "[0, inf)"),
     ],
 )
 def test_numbers_out_of_range_are_refused(name, value, allowed):

@@ -1,8 +1,11 @@
 """Losses, returns and advantages: pure functions on arrays, usable without the rest of jaxpg.
 
 Conventions: time leads (`returns`); the other functions take arrays of any one shape and average over all of
-it. Losses are scalars to minimise. They differentiate what is being learned (the first argument) and hold the
-rest constant.
+it. Losses are scalars to minimise.
+
+Nothing here stops a gradient, so that meta-gradients reach discounts, lambdas and what produced the data. Where a target
+or an advantage must be held constant, compute it outside of the function that is differentiated, as the algorithms of
+jaxpg do, or pass it through `jax.lax.stop_gradient`.
 """
 
 from jaxpg.losses.mixture import frequency_routing_loss, mixture_log_prob, select_best

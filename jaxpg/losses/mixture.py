@@ -22,8 +22,8 @@ def frequency_routing_loss(
     is better on average.
 
     Args:
-        routing_probs: w_k(s), summing to 1 over experts; all that is differentiated.
-        action_values: Q(s, a_k) of one action from each expert; a constant. Ties go to the first expert.
+        routing_probs: w_k(s), summing to 1 over experts.
+        action_values: Q(s, a_k) of one action from each expert. Ties go to the first expert.
 
     Raises:
         AssertionError: if the shapes differ.

@@ -1,11 +1,8 @@
 """Policy-gradient losses: scalars to minimise, means over all elements.
 
 Every function takes log pi(a|s) of the actions taken, whatever the distribution, in arrays of any one shape.
-Only the current policy's `log_prob` (or `entropy`) is differentiated; advantages and the behaviour policy's
-log-probabilities are constants of the objective, and their gradients are stopped here.
 """
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, ScalarLike
 
@@ -23,13 +20,13 @@ def policy_gradient_loss(log_prob: Float[Array, "*batch"], advantages: Float[Arr
 
     Args:
         log_prob: log-probability, under the policy being learned, of each action taken.
-        advantages: how much better the action was than the state's average; a constant (gradient stopped).
+        advantages: how much better the action was than the state's average.
 
     Raises:
         AssertionError: if the shapes differ.
     """
     assert_same_shape(log_prob=log_prob, advantages=advantages)
-    return -jnp.mean(log_prob * jax.lax.stop_gradient(advantages))
+    return -jnp.mean(log_prob * advantages)
 
 
 def clipped_surrogate(
@@ -47,8 +44,8 @@ def clipped_surrogate(
 
     Args:
         log_prob: log-probability of each action taken, under the policy being learned.
-        behaviour_log_prob: the same under the policy that acted; a constant (gradient stopped).
-        advantages: advantage of each action; a constant (gradient stopped).
+        behaviour_log_prob: the same under the policy that acted.
+        advantages: advantage of each action.
         clip_epsilon: half-width of the interval of ratios, in (0, 1); may be traced.
 
     Raises:
@@ -57,7 +54,6 @@ def clipped_surrogate(
     assert_same_shape(log_prob=log_prob, behaviour_log_prob=behaviour_log_prob, advantages=advantages)
     ratio = jnp.exp(_log_ratio(log_prob, behaviour_log_prob))
     clipped_ratio = jnp.clip(ratio, 1.0 - clip_epsilon, 1.0 + clip_epsilon)
-    advantages = jax.lax.stop_gradient(advantages)
     return -jnp.mean(jnp.minimum(ratio * advantages, clipped_ratio * advantages))
 
 
@@ -73,8 +69,8 @@ def kl_penalized_surrogate(
 
     Args:
         log_prob: log-probability of each action taken, under the policy being learned.
-        behaviour_log_prob: the same under the policy that acted; a constant (gradient stopped).
-        advantages: advantage of each action; a constant (gradient stopped).
+        behaviour_log_prob: the same under the policy that acted.
+        advantages: advantage of each action.
         kl_coefficient: beta of the paper, in units of advantage per nat; may be traced.
 
     Raises:
@@ -82,7 +78,7 @@ def kl_penalized_surrogate(
     """
     assert_same_shape(log_prob=log_prob, behaviour_log_prob=behaviour_log_prob, advantages=advantages)
     ratio = jnp.exp(_log_ratio(log_prob, behaviour_log_prob))
-    surrogate = jnp.mean(ratio * jax.lax.stop_gradient(advantages))
+    surrogate = jnp.mean(ratio * advantages)
     return -surrogate + kl_coefficient * approximate_kl(log_prob, behaviour_log_prob)
 
 
@@ -108,7 +104,7 @@ def approximate_kl(log_prob: Float[Array, "*batch"], behaviour_log_prob: Float[A
 
     Args:
         log_prob: log-probability of each action taken, under the policy being learned.
-        behaviour_log_prob: the same under the policy that acted; a constant (gradient stopped).
+        behaviour_log_prob: the same under the policy that acted.
 
     Raises:
         AssertionError: if the shapes differ.
@@ -138,4 +134,4 @@ def clip_fraction(
 
 
 def _log_ratio(log_prob: Float[Array, "*batch"], behaviour_log_prob: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
-    return log_prob - jax.lax.stop_gradient(behaviour_log_prob)
+    return log_prob - behaviour_log_prob

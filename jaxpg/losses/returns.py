@@ -11,9 +11,6 @@ apart:
 
 A return never crosses an episode's end. It bootstraps from `next_values` at truncation and at the window's
 end, and does not at termination; where both flags are set, termination wins.
-
-No function here stops gradients: they flow into rewards, values and discounts. Who regresses onto a return
-applies `jax.lax.stop_gradient` (the losses of this package treat targets and advantages as constants).
 """
 
 import jax
@@ -42,7 +39,7 @@ def generalized_advantage_estimation(
 
     with done = terminated or truncated. `gae_lambda` = 0 is the one-step temporal difference, 1 the
     discounted return minus the baseline. The targets are the returns of `lambda_returns`, given that
-    next_values[t] = values[t + 1] inside an episode. Neither result stops gradients.
+    next_values[t] = values[t + 1] inside an episode.
 
     Source: Schulman et al. 2016, "High-Dimensional Continuous Control Using Generalized Advantage Estimation"
     (arXiv 1506.02438), equations 11 and 16, with episode ends as in Pardo et al. 2018 (arXiv 1712.00378).

@@ -1,10 +1,5 @@
-"""Losses of a state-value function: scalars to minimise, means over all elements of arrays of any one shape.
+"""Losses of a state-value function: scalars to minimise, means over all elements of arrays of any one shape."""
 
-Only `values` is differentiated: targets and the behaviour's values are constants, and their gradients are
-stopped here.
-"""
-
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, ScalarLike
 
@@ -14,18 +9,17 @@ from jaxpg.losses._assertions import assert_same_shape
 def value_loss(values: Float[Array, "*batch"], targets: Float[Array, "*batch"]) -> Float[Array, ""]:
     """0.5 * mean((V - target)^2).
 
-    Source: Sutton and Barto 2018, "Reinforcement Learning: An Introduction", 2nd edition, equation 9.7 (a
-    semi-gradient: nothing flows into the targets).
+    Source: Sutton and Barto 2018, "Reinforcement Learning: An Introduction", 2nd edition, equation 9.7.
 
     Args:
         values: V(s) of the value function being learned.
-        targets: the returns to regress onto; a constant (gradient stopped).
+        targets: the returns to regress onto.
 
     Raises:
         AssertionError: if the shapes differ.
     """
     assert_same_shape(values=values, targets=targets)
-    return 0.5 * jnp.mean(jnp.square(values - jax.lax.stop_gradient(targets)))
+    return 0.5 * jnp.mean(jnp.square(values - targets))
 
 
 def clipped_value_loss(
@@ -44,15 +38,14 @@ def clipped_value_loss(
 
     Args:
         values: V(s) of the value function being learned.
-        behaviour_values: V_b(s), the values when the data was collected; a constant (gradient stopped).
-        targets: the returns to regress onto; a constant (gradient stopped).
+        behaviour_values: V_b(s), the values when the data was collected.
+        targets: the returns to regress onto.
         clip_epsilon: largest change of a value, in units of return; may be traced.
 
     Raises:
         AssertionError: if the shapes differ.
     """
     assert_same_shape(values=values, behaviour_values=behaviour_values, targets=targets)
-    behaviour_values, targets = jax.lax.stop_gradient((behaviour_values, targets))
     clipped_values = behaviour_values + jnp.clip(values - behaviour_values, -clip_epsilon, clip_epsilon)
     return 0.5 * jnp.mean(jnp.maximum(jnp.square(values - targets), jnp.square(clipped_values - targets)))
 

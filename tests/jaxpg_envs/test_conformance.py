@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from checks import QUICK_COMPILE
 from numpy.testing import assert_allclose, assert_array_equal
 
 import jaxpg_envs
@@ -20,13 +21,8 @@ STEPS = 40
 LIMIT = 3
 NO_LIMIT = 10_000
 
-# Less optimisation, and above all no fusion emitters: physics compiles in a third of the time.
-QUICK_COMPILE: dict[str, Any] = {
-    "xla_backend_optimization_level": 0,
-    "xla_llvm_disable_expensive_passes": True,
-    "xla_disable_hlo_passes": "while-loop-invariant-code-motion,while-loop-constant-sinking",
-    **({"xla_cpu_use_fusion_emitters": False} if jax.default_backend() == "cpu" and jax.__version_info__ < (0, 11) else {}),
-}
+# Physics compiles in a third of the time.
+PHYSICS_OPTIONS = QUICK_COMPILE | {"xla_disable_hlo_passes": "while-loop-invariant-code-motion,while-loop-constant-sinking"}
 
 # Defects of gymnax 1.0.1, each an exception to one check. The check must fail there: a fix upstream shows here.
 DEVIATIONS = {
@@ -87,7 +83,7 @@ def rollout(env, with_successor, state, keys, params):
 
 
 def quickly_compiled(function, *arguments):
-    return jax.jit(function).lower(*arguments).compile(compiler_options=QUICK_COMPILE)
+    return jax.jit(function).lower(*arguments).compile(compiler_options=PHYSICS_OPTIONS)
 
 
 def types(tree):

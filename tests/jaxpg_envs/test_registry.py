@@ -12,10 +12,6 @@ import jaxpg_envs
 from jaxpg_envs import EnvironmentInputError, UnknownEnvironmentError, registry
 
 
-def ids():
-    return {entry.id for entry in jaxpg_envs.registered()}
-
-
 def test_the_table_is_complete():
     names = set(brax_envs._envs) - {"fast"}  # brax's own test environment
     physics = {f"{suite}/{name}" for suite in ("brax", "mjx") for name in names} - {"mjx/swimmer"}

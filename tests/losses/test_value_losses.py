@@ -1,4 +1,4 @@
-"""Value losses: numbers written out, gradients where they must and must not flow, degenerate variances."""
+"""Value losses: numbers written out, gradients of every argument, degenerate variances."""
 
 import inspect
 
@@ -15,7 +15,7 @@ def test_value_loss_by_hand():
     loss, gradients = jax.jit(jax.value_and_grad(value_loss, (0, 1)))(values, targets)
     np.testing.assert_allclose(loss, 0.5 * (9 + 1) / 2)
     np.testing.assert_allclose(gradients[0], [[-3 / 2, 1 / 2]])
-    np.testing.assert_array_equal(gradients[1], 0)
+    np.testing.assert_allclose(gradients[1], [[3 / 2, -1 / 2]])
 
 
 def test_clipped_value_loss_by_hand():
@@ -29,7 +29,8 @@ def test_clipped_value_loss_by_hand():
     loss, gradients = jax.jit(jax.value_and_grad(clipped_value_loss, (0, 1, 2)))(*arguments)
     np.testing.assert_allclose(loss, 0.5 * np.mean(np.square(errors)), rtol=1e-6)
     np.testing.assert_allclose(gradients[0], np.array(slopes) / 6, rtol=1e-5)
-    np.testing.assert_array_equal(gradients[1:], 0)
+    np.testing.assert_allclose(gradients[1], np.array([0.0, -1.8, 0.0, 0.0, 1.8, 0.0]) / 6, rtol=1e-5)
+    np.testing.assert_allclose(gradients[2], -np.array(errors) / 6, rtol=1e-5)
 
 
 def test_clipped_value_loss_bounds_the_plain_one_and_meets_it():

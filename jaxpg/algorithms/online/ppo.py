@@ -180,8 +180,9 @@ def make_parts(
     ) -> tuple[RolloutState, Transition]:
         def act(key: jax.Array, observation: Array) -> tuple[Array, Behaviour]:
             features = features_of(learner.observation_statistics, observation)
-            action, log_prob = network.distribution(learner.params, features).sample_and_log_prob(seed=key)
-            return to_action_space(action_space, action), Behaviour(action, log_prob)
+            distribution = network.distribution(learner.params, features)
+            action = jax.lax.stop_gradient(distribution.sample(seed=key))  # data, also to a meta-gradient
+            return to_action_space(action_space, action), Behaviour(action, distribution.log_prob(action))
 
         return rollout(key, act, env, env_params, state, config.num_steps, params_axis)
 

@@ -13,8 +13,8 @@ from jaxtyping import Array, Float
 from jaxpg_envs.registry import EnvironmentInputError
 
 BACKENDS = ("generalized", "mjx")
-"""The pipelines that honour the changes. "spring" and "positional" scale masses by exponents of their own, which
-for most robots leaves no mass at all, and read friction, damping and contacts differently."""
+"""The pipelines that honour the changes. "spring" and "positional" have masses, damping and gears of their own
+tuning: the ant and the hopper, for example, set every mass to 1 there."""
 
 
 def with_physics(
@@ -62,8 +62,8 @@ def with_physics(
         system = system.replace(dof_damping=system.dof_damping * scale, dof=dof)
     if gear_scale is not None:
         scale = scale_of("gear_scale", gear_scale)
-        drives_joint = model.actuator_trntype == mujoco.mjtTrn.mjTRN_JOINT  # brax's own copy has these alone
-        actuator = system.actuator.replace(gear=system.actuator.gear * scale[drives_joint])
+        gear = system.actuator.gear * scale[_drives_joint(model)]  # brax's own copy has these alone
+        actuator = system.actuator.replace(gear=gear)
         system = system.replace(actuator_gear=system.actuator_gear * scale[:, None], actuator=actuator)
     if gravity is not None:
         gravity = jnp.asarray(gravity)
@@ -75,18 +75,29 @@ def with_physics(
 
 
 def part_names(system: Any) -> dict[str, list[str]]:
-    """What the entries of each array of scales belong to; what the model leaves unnamed is called `geom3`."""
+    """What the entries of each array of scales belong to, by the model's names.
 
-    def named(kind: str, number: int) -> list[str]:
-        return [getattr(system.mj_model, kind)(i).name or f"{kind}{i}" for i in range(number)]
-
+    A motor without a name is called after the joint that it drives; other parts without one `geom3`, by number.
+    """
     model = system.mj_model
+
+    def names(kind: str, number: int) -> list[str]:
+        return [getattr(model, kind)(i).name or f"{kind}{i}" for i in range(number)]
+
+    joints = names("joint", model.njnt)
+    actuators = names("actuator", model.nu)
+    for i in np.flatnonzero(_drives_joint(model)):
+        actuators[i] = model.actuator(i).name or joints[model.actuator_trnid[i, 0]]
     return {
-        "mass_scale": named("body", model.nbody)[1:],  # without the world
-        "friction_scale": named("geom", model.ngeom),
-        "damping_scale": named("joint", model.njnt),
-        "gear_scale": named("actuator", model.nu),
+        "mass_scale": names("body", model.nbody)[1:],  # without the world
+        "friction_scale": names("geom", model.ngeom),
+        "damping_scale": joints,
+        "gear_scale": actuators,
     }
+
+
+def _drives_joint(model: mujoco.MjModel) -> np.ndarray:
+    return model.actuator_trntype == mujoco.mjtTrn.mjTRN_JOINT
 
 
 def _with_masses(system: Any, scale: Float[Array, " body"]) -> Any:

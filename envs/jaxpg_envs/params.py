@@ -4,16 +4,14 @@ import dataclasses
 import difflib
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import PRNGKeyArray
+from jaxtyping import PRNGKeyArray, PyTree
 
 from jaxpg_envs.registry import EnvironmentInputError
-
-Params = TypeVar("Params")
 
 
 class Rules(NamedTuple):
@@ -55,7 +53,7 @@ _RULES = {
 }
 
 
-def replace_params(params: Params, **changes: Any) -> Params:
+def replace_params(params: PyTree, **changes: Any) -> PyTree:
     """`params` with some fields changed, and those that follow from them recomputed.
 
     `params.replace` leaves derived fields as they were: CartPole with a heavier pole would keep its total mass, and
@@ -68,7 +66,7 @@ def replace_params(params: Params, **changes: Any) -> Params:
 
     Raises:
         EnvironmentInputError: a name is unknown, derived from others, or without any effect; a value is not
-            finite, too small, or not a whole number where the field is an integer.
+            finite, too small, or not an integer or a flag where the field is one.
     """
     rules = _rules(params)
     fields: dict[str, Any] = {}
@@ -78,11 +76,11 @@ def replace_params(params: Params, **changes: Any) -> Params:
             raise EnvironmentInputError(f'"{name}" and "{field}" are the same parameter; give one of them')
         value = _checked(name, value, params, field)
         fields[field] = value if field == name else value * rules.aliases[name][1]
-    changed = dataclasses.replace(params, **fields)  # type: ignore[type-var]
+    changed = dataclasses.replace(params, **fields)
     return dataclasses.replace(changed, **{name: derive(changed) for name, (_, derive) in rules.derived.items()})
 
 
-def sample_params(key: PRNGKeyArray, params: Params, ranges: Mapping[str, Any]) -> Params:
+def sample_params(key: PRNGKeyArray, params: PyTree, ranges: Mapping[str, Any]) -> PyTree:
     """`params` with some fields drawn uniformly, each on its own, and those that follow from them recomputed.
 
     Pure: `vmap` it over keys for a batch of different environments, and step them with `in_axes` 0 for the
@@ -102,24 +100,27 @@ def sample_params(key: PRNGKeyArray, params: Params, ranges: Mapping[str, Any]) 
         EnvironmentInputError: as `replace_params`; a range is not a pair, is reversed, not finite, or does not fit
             the field's shape; the field is a flag.
     """
-    names = [field.name for field in dataclasses.fields(params)]  # type: ignore[arg-type]
+    names = list(_fields(params))
     draws = {}
     for name, bounds in ranges.items():
         field = _field(params, name)
-        old = getattr(params, field)
         low, high = _range(name, bounds, params, field)
         field_key = jax.random.fold_in(key, names.index(field))
-        if _is_integer(old):
+        if _kind(_declared(params, field)) == "an integer":
             draw = jax.random.randint(field_key, low.shape, low, high + 1)
         else:
             draw = jax.random.uniform(field_key, low.shape, minval=low, maxval=high)
-        draws[name] = draw if old is None else jnp.broadcast_to(draw, jnp.shape(old))
+        draws[name] = draw if _is_optional(params, field) else jnp.broadcast_to(draw, jnp.shape(getattr(params, field)))
     return replace_params(params, **draws)
 
 
-def _rules(params: Any) -> Rules:
+def _fields(params: Any) -> dict[str, dataclasses.Field]:
     if not dataclasses.is_dataclass(params):
         raise EnvironmentInputError(f"the parameters of an environment are a dataclass, not {type(params).__name__}")
+    return {field.name: field for field in dataclasses.fields(params)}
+
+
+def _rules(params: Any) -> Rules:
     names = [f"{base.__module__}.{base.__qualname__}" for base in type(params).__mro__]
     return next((_RULES[name] for name in names if name in _RULES), Rules())
 
@@ -133,7 +134,7 @@ def _field(params: Any, name: str) -> str:
         raise EnvironmentInputError(f'"{name}" has no effect: the environment never reads it')
     if name in rules.aliases:
         return rules.aliases[name][0]
-    fields = [field.name for field in dataclasses.fields(params)]
+    fields = _fields(params)
     if name in fields:
         return name
     allowed = [field for field in [*fields, *rules.aliases] if field not in (*rules.derived, *rules.unread)]
@@ -144,14 +145,15 @@ def _field(params: Any, name: str) -> str:
 
 def _checked(name: str, value: Any, params: Any, field: str) -> Any:
     """A value for `field`, which the caller knows as `name`: a number, an array, or None where that is the default."""
-    if value is None and type(params).__dataclass_fields__[field].default is None:
+    if value is None and _is_optional(params, field):
         return None
+    expected = _kind(_declared(params, field))
     try:
         array = jnp.asarray(value)
     except (TypeError, ValueError):
-        raise EnvironmentInputError(f"{name}={value!r} is not a number") from None
-    if _is_integer(getattr(params, field)) and not _is_integer(array):
-        raise EnvironmentInputError(f"{name}={value!r} is not an integer")
+        raise EnvironmentInputError(f"{name}={value!r} is not {expected}") from None
+    if _kind(array) != expected and (_kind(array), expected) != ("an integer", "a number"):
+        raise EnvironmentInputError(f"{name}={value!r} is not {expected}")
     minimum = _rules(params).minimum.get(field, -math.inf)
     if _is_concrete(value):
         if not np.isfinite(value).all():
@@ -164,25 +166,38 @@ def _checked(name: str, value: Any, params: Any, field: str) -> Any:
 
 def _range(name: str, bounds: Any, params: Any, field: str) -> tuple[jax.Array, jax.Array]:
     """Both ends, of one shape."""
-    old = getattr(params, field)
-    if old is not None and jnp.issubdtype(jnp.result_type(old), jnp.bool_):
+    if _kind(_declared(params, field)) == "a flag":
         raise EnvironmentInputError(f"{name} is a flag, which has no range")
     if not hasattr(bounds, "__len__") or len(bounds) != 2:
         raise EnvironmentInputError(f"the range of {name} is (low, high), not {bounds!r}")
     low, high = (jnp.asarray(_checked(name, bound, params, field)) for bound in bounds)
-    if low.shape != high.shape or (old is not None and low.shape not in ((), jnp.shape(old))):
-        allowed = "one shape" if old is None else f"() or {jnp.shape(old)}"
-        raise EnvironmentInputError(
-            f"the ends of the range of {name} have the shapes {low.shape} and {high.shape}, not {allowed}"
-        )
+    shape = low.shape if _is_optional(params, field) else jnp.shape(getattr(params, field))
+    if low.shape != high.shape or low.shape not in ((), shape):
+        arrays = f" or arrays of the shape {shape}" if shape else ""
+        raise EnvironmentInputError(f"the ends of the range of {name} must be numbers{arrays}: {bounds!r}")
     if _is_concrete(*bounds) and (np.asarray(bounds[0]) > np.asarray(bounds[1])).any():
         raise EnvironmentInputError(f"the range of {name} is reversed: {bounds!r}")
     return low, high
 
 
+def _declared(params: Any, field: str) -> Any:
+    """A value that shows what kind the field is: its default, or what it holds if it has none."""
+    if _is_optional(params, field):
+        return 1.0
+    default = _fields(params)[field].default
+    return getattr(params, field) if default is dataclasses.MISSING else default
+
+
+def _is_optional(params: Any, field: str) -> bool:
+    return _fields(params)[field].default is None
+
+
+def _kind(value: Any) -> str:
+    dtype = jnp.result_type(value)
+    if jnp.issubdtype(dtype, jnp.bool_):
+        return "a flag"
+    return "an integer" if jnp.issubdtype(dtype, jnp.integer) else "a number"
+
+
 def _is_concrete(*values: Any) -> bool:
     return not any(isinstance(value, jax.core.Tracer) for value in values)
-
-
-def _is_integer(value: Any) -> bool:
-    return value is not None and jnp.issubdtype(jnp.result_type(value), jnp.integer)

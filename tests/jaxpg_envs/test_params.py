@@ -73,7 +73,7 @@ def test_what_is_called_unread_is_exactly_what_is_never_read(id):
     ("change", "message"),
     [
         ({"total_mass": 2.0}, r'"total_mass" follows from others \(total_mass = masscart \+ masspole\); change those'),
-        ({"pole_lenght": 2.0}, r'unknown parameter "pole_lenght"; did you mean "pole_length"\? it takes max_steps_in_episode, gravity, .*'),
+        ({"pole_lenght": 2.0}, r'unknown parameter "pole_lenght"; did you mean "pole_length"\? it takes max_steps.*'),
         ({"xyz": 2.0}, r'unknown parameter "xyz"; it takes max_steps_in_episode, gravity, masscart'),
         ({"length": 1.0, "pole_length": 2.0}, '"pole_length" and "length" are the same parameter'),
         ({"gravity": np.nan}, "gravity=nan is not finite"),
@@ -88,6 +88,18 @@ def test_changes_that_are_refused(cartpole, change, message):
     if len(change) == 1:
         with pytest.raises(EnvironmentInputError, match=message):
             sample_params(KEY, cartpole[1], {name: (value, value) for name, value in change.items()})
+
+
+def test_flags_are_refused_as_numbers():
+    with pytest.raises(EnvironmentInputError, match=r"dense_reward=0.5 is not a flag"):
+        replace_params(jaxpg_envs.make("PointRobot-misc")[1], dense_reward=0.5)
+
+
+def test_an_integer_for_a_real_number_does_not_make_the_field_an_integer(cartpole):
+    params = replace_params(cartpole[1], masscart=2)
+    assert sample_params(KEY, params, {"masscart": (0.5, 0.6)}).total_mass == pytest.approx(0.65, abs=0.05)
+    params = sample_params(KEY, replace_params(BraxParams(), gear_scale=2), {"gear_scale": (jnp.zeros(3), jnp.ones(3))})
+    assert params.gear_scale.shape == (3,)
 
 
 def test_a_change_without_effect_is_refused():
@@ -182,8 +194,12 @@ def test_the_ends_of_a_range_may_be_traced(cartpole):
         ("CartPole-v1", {"length": (0.5, np.inf)}, "length=inf is not finite"),
         ("CartPole-v1", {"length": 0.5}, r"the range of length is \(low, high\), not 0.5"),
         ("CartPole-v1", {"length": (0.5, 0.6, 0.7)}, "the range of length is"),
-        ("CartPole-v1", {"length": (jnp.zeros(2), jnp.ones(2))}, r"shapes \(2,\) and \(2,\), not \(\) or \(\)"),
-        ("Acrobot-v1", {"available_torque": (jnp.zeros(2), jnp.ones(2))}, r"not \(\) or \(3,\)"),
+        (
+            "CartPole-v1",
+            {"length": (jnp.zeros(2), jnp.ones(2))},
+            "the ends of the range of length must be numbers: ",
+        ),
+        ("Acrobot-v1", {"available_torque": (jnp.zeros(2), jnp.ones(2))}, r"numbers or arrays of the shape \(3,\)"),
         ("PointRobot-misc", {"dense_reward": (0, 1)}, "dense_reward is a flag"),
     ],
 )

@@ -167,6 +167,18 @@ def test_default_parameters_leave_the_system_alone():
     assert before.gravity[2] == np.float32(-9.81)
 
 
+def test_names_of_the_parts():
+    env, _ = jaxpg_envs.make("brax/swimmer")
+    geoms = ["floor", "geom1", "geom2", "geom3"]
+    joints = ["slider1", "slider2", "rot", "rot2", "rot3"]
+    assert env.physics_names == {
+        "mass_scale": ["torso", "mid", "back"],
+        "friction_scale": geoms,
+        "damping_scale": joints,
+        "gear_scale": ["rot2", "rot3"],
+    }
+
+
 def test_wrong_shapes():
     env, params = jaxpg_envs.make("brax/inverted_pendulum")
     for physics, message in [

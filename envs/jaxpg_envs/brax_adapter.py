@@ -38,7 +38,8 @@ class BraxParams(environment.EnvParams):
 
     The physics is brax's own where a field is None, and then costs nothing. The backends "generalized" and "mjx"
     honour the others; the rest refuse all fields but the first. A scale is one number for all parts of the
-    robot or one for each, in the order of `BraxEnvironment.physics_names`.
+    robot or one for each, in the order of `BraxEnvironment.physics_names`. `jaxpg_envs.replace_params` and
+    `sample_params` refuse values without sense; `replace` takes all.
 
     Attributes:
         max_steps_in_episode: time limit in environment steps.

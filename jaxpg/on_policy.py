@@ -302,6 +302,15 @@ def descend(
     return optax.apply_updates(params, changes), optimizer_state, metrics
 
 
+def mean_over_chunks(function: Callable[[PyTree], PyTree], chunks: PyTree[Array, "chunk ..."], num_chunks: int) -> PyTree:
+    """The mean of `function` over the leading axis, one chunk after the other: what it computes for one may stay in cache."""
+    if num_chunks == 1:
+        return function(jax.tree.map(lambda x: x[0], chunks))
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(function, jax.tree.map(lambda x: x[0], chunks)))
+    add = lambda sums, chunk: (jax.tree.map(jnp.add, sums, function(chunk)), None)
+    return jax.tree.map(lambda x: x / num_chunks, jax.lax.scan(add, zeros, chunks)[0])
+
+
 def as_algorithm(config: OnPolicyConfig, parts: Parts, env: Any, env_params: PyTree) -> Algorithm:
     """An update is: collect, then learn."""
 

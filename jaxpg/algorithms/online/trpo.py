@@ -36,6 +36,7 @@ from jaxpg.on_policy import (
     require_divisible,
 )
 from jaxpg.rollout import Transition
+from jaxpg.shuffling import shuffled_indices
 
 
 @struct.dataclass
@@ -111,7 +112,7 @@ def make_parts(config: TRPOConfig, env: Any, env_params: PyTree, network: ActorC
             return (critic, optimizer_state), metrics
 
         def epoch(carry: tuple[PyTree, PyTree], key: jax.Array) -> tuple[tuple, Metrics]:
-            indices = jax.random.permutation(key, batch_size).reshape(config.num_minibatches, -1)
+            indices = shuffled_indices(key, batch_size).reshape(config.num_minibatches, -1)
             return jax.lax.scan(minibatch_step, carry, indices)
 
         return jax.lax.scan(epoch, (critic, optimizer_state), jax.random.split(key, config.num_value_epochs))

@@ -281,6 +281,9 @@ def _sweep(arguments: list[str]) -> None:
     settable = _settable(algorithm)
     groups = {"grid": _texts("Grid", "A,B,C", settable)}
     groups["range"] = _texts("Range", "LOW,HIGH[,log]", [field for field in settable if field.is_leaf])
+    for name in (field.name.replace("_", "-") for field in settable if not field.is_leaf):
+        if any(argument.split("=")[0].replace("_", "-") == f"--range.{name}" for argument in rest):
+            raise InputError(f"--range.{name} is not real-valued: give a grid of it, --grid.{name} a,b,c")
     options = _parse(_with_hyperparameters(SweepArguments, algorithm, **groups), rest, f"sweep {algorithm}")
     grid = {
         field.name: [_value(field, item.strip()) for item in text.split(",")] if text.strip() else []

@@ -456,16 +456,24 @@ def prepare_folder(
             if not resume:
                 raise InputError(f"{folder} holds a {kind} already: continue it with --resume, or choose another --out")
             _require_same(saved, description, folder, console)
-            return json.loads(results.read_text()) if results.exists() else None
+            return _read_results(results) if results.exists() else None
         if any((folder / name).exists() for name in files):
             raise InputError(f"{folder} holds the remains of a {kind} without its config.json: choose another --out")
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(config, json.dumps(description, indent=2) + "\n")
     except OSError as error:
         raise InputError(f"cannot write to the output folder {folder}: {error}") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{results} is damaged ({error}): delete it, then continue with --resume") from error
     return None
+
+
+def _read_results(path: Path) -> dict[str, Any]:
+    try:
+        results = json.loads(path.read_text())
+        if not isinstance(results, dict):
+            raise ValueError("it is not a JSON object")
+    except ValueError as error:
+        raise InputError(f"{path} is damaged ({error}): delete it, then continue with --resume") from error
+    return results
 
 
 def _require_same(saved: dict[str, Any], description: dict[str, Any], folder: Path, console: Console) -> None:

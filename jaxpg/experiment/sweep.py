@@ -58,8 +58,8 @@ def sweep(
     env: str,
     out: str | Path,
     *,
-    grid: Mapping[str, Sequence[Any]] | None = None,
-    ranges: Mapping[str, Sequence[Any]] | None = None,
+    grid: Mapping[str, Any] | None = None,
+    ranges: Mapping[str, Any] | None = None,
     random: int | None = None,
     seed: int = 0,
     num_seeds: int = 1,
@@ -123,7 +123,7 @@ def sweep(
 # --- What is swept --------------------------------------------------------------------------------------------------------
 
 
-def _in_order(algorithm: str, known: dict[str, Field], swept: Mapping[str, Sequence[Any]]) -> dict[str, Sequence[Any]]:
+def _in_order(algorithm: str, known: dict[str, Field], swept: Mapping[str, Any]) -> dict[str, Any]:
     """The fields in the order of the algorithm's configuration, so that the order in which they were named does not matter."""
     for name in swept:
         if name not in known:
@@ -134,11 +134,17 @@ def _in_order(algorithm: str, known: dict[str, Field], swept: Mapping[str, Seque
 def _check_space(
     algorithm: str,
     known: dict[str, Field],
-    grid: dict[str, Sequence[Any]],
-    ranges: dict[str, Sequence[Any]],
+    grid: dict[str, Any],
+    ranges: dict[str, Any],
     random: int | None,
     hyperparameters: dict[str, Any],
 ) -> None:
+    if ranges and random is None:
+        raise InputError("ranges need a number of draws: --random N")
+    if random is not None and not ranges:
+        raise InputError("--random draws from ranges, and there are none: --range.FIELD low,high or low,high,log")
+    if random is not None and random < 1:
+        raise InputError(f"the number of random draws must be at least 1, got {random}")
     if not grid and not ranges:
         raise InputError("a sweep needs a grid or ranges: --grid.FIELD a,b,c, or --random N with --range.FIELD low,high")
     for one, other, words in (
@@ -150,7 +156,7 @@ def _check_space(
             if name in other:
                 raise InputError(f"{algorithm}: {name} has {words}: give one of them")
     for name, values in grid.items():
-        if isinstance(values, str) or not hasattr(values, "__len__"):
+        if isinstance(values, str) or not isinstance(values, Sequence | np.ndarray):
             raise InputError(f"{algorithm}: the grid of {name} must be a sequence of values, got {values!r}")
         if len(values) == 0:
             raise InputError(f"{algorithm}: the grid of {name} is empty")
@@ -160,17 +166,9 @@ def _check_space(
                 f"{algorithm}: {name} is not real-valued, and each of its values is a program of its own: "
                 f"give a grid of it, --grid.{name.replace('_', '-')} a,b,c"
             )
-    if ranges and random is None:
-        raise InputError("ranges need a number of draws: --random N")
-    if random is not None and not ranges:
-        raise InputError("--random draws from ranges, and there are none: --range.FIELD low,high or low,high,log")
-    if random is not None and random < 1:
-        raise InputError(f"the number of random draws must be at least 1, got {random}")
 
 
-def _mesh(
-    known: dict[str, Field], grid: dict[str, Sequence[Any]], random: int | None, num_seeds: int, num_devices: int
-) -> Mesh:
+def _mesh(known: dict[str, Field], grid: dict[str, Any], random: int | None, num_seeds: int, num_devices: int) -> Mesh:
     """The devices that share the pairs of a group; all groups have the same size."""
     if num_seeds < 1 or num_devices < 1:
         raise InputError(f"num_seeds and num_devices must be at least 1, got {num_seeds} and {num_devices}")
@@ -195,7 +193,7 @@ def _checked_values(algorithm: str, field: Field, values: Sequence[Any]) -> list
 def _checked_range(algorithm: str, field: Field, interval: Sequence[Any]) -> list[Any]:
     """`[low, high]` or `[low, high, "log"]`."""
     where = f"{algorithm}: the range of {field.name}"
-    if isinstance(interval, str) or not 2 <= len(interval) <= 3 or list(interval[2:]) not in ([], ["log"]):
+    if isinstance(interval, str) or len(interval) < 2 or list(interval[2:]) not in ([], ["log"]):
         raise InputError(f"{where} must be low,high or low,high,log, got {_as_written(interval)}")
     low, high = (float(_checked(algorithm, field, end)) for end in interval[:2])
     if not low < high:

@@ -106,7 +106,7 @@ def plot_sweep(summary: dict[str, Any], path: str | os.PathLike | None = None) -
     axes.set_title(f"{summary['algorithm']} on {summary['env']}", loc="left", fontsize=12, color=INK, weight="bold", pad=12)
     if len(coordinates) == 1:
         _draw_line(axes, coordinates[0], scores, low, high)
-        caption += "    band: 95 % bootstrap interval" if seeds > 1 else ""
+        caption += f"    {'band' if coordinates[0].is_number else 'bar'}: 95 % bootstrap interval" if seeds > 1 else ""
     else:
         present = scores[np.isfinite(scores)] if missing < len(scores) else np.zeros(1)
         norm = Normalize(present.min(), present.max())
@@ -195,22 +195,26 @@ def _draw_parallel(axes: Axes, coordinates: list[Coordinate], scores: Scores, no
     axes.set(xlim=(-0.3, len(coordinates) + 0.3), ylim=(-0.05, 1.12))
     missing = np.isnan(scores)
     heights = np.stack([c.height(c.places[c.which]) for c in coordinates], axis=1)
+    # Where many lines meet in one value, the better are a little higher.
+    spread = 0.05 * (np.where(missing, 0.0, norm(scores)) - 0.5)[:, None]
+    heights += np.where([len(c.values) <= MANY for c in coordinates], spread, 0.0)
     alpha = float(np.clip(40 / len(scores), 0.25, 0.9))
-    if not missing.all():
-        score = coordinate("return", [float(x) for x in np.linspace(*colours.get_clim(), MANY + 2)])._replace(is_log=False)
-        coordinates = [*coordinates, score]
     for path in heights[missing]:
         axes.plot(path, "--", color=GREY, linewidth=0.8, alpha=alpha)
+    if not missing.all():
+        score = Coordinate("return", list(np.linspace(*colours.get_clim(), MANY + 2)), np.zeros(0, int), True, False)
+        coordinates = [*coordinates, score]
     order = np.argsort(np.where(missing, -math.inf, scores))[missing.sum() :]
-    for rank, row in enumerate(order):  # the best last, on top
-        best = rank == len(order) - 1
+    for rank, row in enumerate(order, start=1):  # the best last, on top
+        best = rank == len(order)
         path = [*heights[row], *score.height([scores[row]])]
         axes.plot(path, color=colours.to_rgba(scores[row]), linewidth=3 if best else 1.2, alpha=1 if best else alpha)
     for column, c in enumerate(coordinates):
         axes.plot([column, column], [0, 1], color="#999999", linewidth=1)
-        axes.text(column, 1.06, c.name, ha="center", color=INK, fontsize=10)
+        axes.text(column, 1.07, c.name, ha="center", color=INK, fontsize=10)
+        side, align = (1, "left") if column == len(coordinates) - 1 else (-1, "right")
         for place, text in c.ticks().items():
             height = float(c.height([place])[0])
-            axes.plot([column - 0.02, column], [height, height], color="#999999", linewidth=1)
-            label = axes.text(column - 0.04, height, text, ha="right", va="center", color=INK, fontsize=8)
+            axes.plot([column, column + 0.02 * side], [height, height], color="#999999", linewidth=1)
+            label = axes.text(column + 0.04 * side, height, text, ha=align, va="center", color=INK, fontsize=8)
             label.set_path_effects([withStroke(linewidth=2, foreground="white")])

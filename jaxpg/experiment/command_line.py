@@ -279,8 +279,10 @@ class SweepArguments(TrainingArguments):
 def _sweep(arguments: list[str]) -> None:
     algorithm, rest = _algorithm_first("sweep", arguments)
     settable = _settable(algorithm)
-    groups = {"grid": _texts("Grid", "A,B,C", settable)}
-    groups["range"] = _texts("Range", "LOW,HIGH[,log]", [field for field in settable if field.is_leaf])
+    groups = {
+        "grid": _texts("Values; all combinations are trained. Layers as 64x64,32.", "A,B,C", settable),
+        "range": _texts("Bounds of the random draws.", "LOW,HIGH[,log]", [field for field in settable if field.is_leaf]),
+    }
     for name in (field.name.replace("_", "-") for field in settable if not field.is_leaf):
         if any(argument.split("=")[0].replace("_", "-") == f"--range.{name}" for argument in rest):
             raise InputError(f"--range.{name} is not real-valued: give a grid of it, --grid.{name} a,b,c")
@@ -304,15 +306,17 @@ def _sweep(arguments: list[str]) -> None:
     if options.json:
         print(json.dumps(summary))
         return
+    print(_sweep_words(summary))
     Console().print(_best_table(summary))
     best = f", the best configuration: {options.out / 'best.json'}" if summary["best"] else ""
     print(f"table and picture: {options.out / 'results.csv'}, {options.out / 'sweep.png'}{best}")
 
 
-def _texts(name: str, metavar: str, swept: list[Field]) -> type:
-    """A group of optional texts, one per field."""
-    kinds = {field.name: Annotated[str | None, tyro.conf.arg(help=field.help, metavar=metavar)] for field in swept}
-    return dataclasses.make_dataclass(name, kinds.items(), namespace=dict.fromkeys(kinds))  # None: not given
+def _texts(description: str, metavar: str, swept: list[Field]) -> type:
+    """A group of optional texts, one per field; None where it is not given."""
+    flags = {field.name: tyro.conf.arg(help=field.help, help_behavior_hint="", metavar=metavar) for field in swept}
+    kinds = {name: Annotated[str | None, flag] for name, flag in flags.items()}
+    return dataclasses.make_dataclass("Texts", kinds.items(), namespace={"__doc__": description, **dict.fromkeys(kinds)})
 
 
 def _value(field: Field, text: str) -> Any:
@@ -330,9 +334,9 @@ def _value(field: Field, text: str) -> Any:
 def _best_table(summary: dict[str, Any]) -> Table:
     """The ten configurations of the highest score."""
     ranked = sorted(summary["results"], key=lambda result: -np.inf if result["iqm"] is None else result["iqm"], reverse=True)
-    table = Table(title=_sweep_words(summary), title_justify="left", box=None, header_style="bold")
-    for column in (*ranked[0]["hyperparameters"], "return", "95 % interval", "without a return"):
-        table.add_column(column, justify="right")
+    table = Table(box=None, header_style="bold")
+    for column in (*ranked[0]["hyperparameters"], "return", "95 % interval", ""):
+        table.add_column(column, justify="right", no_wrap=True)
     for result in ranked[:10]:
         low, high = result["iqm_ci"]
         interval = "" if low is None else f"{low:,.1f} to {high:,.1f}"

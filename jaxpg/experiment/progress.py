@@ -24,7 +24,7 @@ def say(console: Console, text: str) -> None:
 class RunProgress:
     """Shows updates done, return, steps per second and time left; a context manager.
 
-    A sweep counts environment steps in place of updates, and shows the `best return`.
+    A sweep counts environment steps in place of updates, and shows the return of the `best` configuration.
     """
 
     def __init__(self, title: str, num_updates: int, done: int, console: Console, score_name: str = "return"):

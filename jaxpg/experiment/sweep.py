@@ -315,20 +315,22 @@ def _sweep(
     console: Console,
 ) -> dict[str, Any]:
     """Trains the groups that have no results yet, writing after each, and draws the picture."""
-    title, num_seeds = f"{description['algorithm']} on {description['env']}", description["num_seeds"]
+    num_seeds = description["num_seeds"]
     work = [len(g.indices) * num_seeds * g.agent.num_updates * g.agent.env_steps_per_update for g in groups]
     finished = {result["group"] for result in results}
     waiting = [number for number in range(len(groups)) if number not in finished]
     done = sum(work) - sum(work[number] for number in waiting)
-    if finished:
-        say(console, f"{folder}: {len(finished)} of {len(groups)} groups are finished")
-    with RunProgress(title, sum(work), done, console, "best return") as progress:
+    say(
+        console,
+        f"{description['algorithm']} on {description['env']}: {sum(len(g.indices) for g in groups)} configurations x "
+        f"{num_seeds} seeds in {len(groups)} groups" + (f", of which {len(finished)} are finished" if finished else ""),
+    )
+    with RunProgress("sweep", sum(work), done, console, "best") as progress:
         for place, number in enumerate(waiting, start=1):
-            size = f"{len(groups[number].indices)} configurations x {num_seeds} seeds"
-            name = f"{title}, group {number + 1} of {len(groups)}"
-            progress.retitle(f"{name}, compiling {size}")
+            name = f"group {number + 1} of {len(groups)}"
+            progress.retitle(f"{name}: compiling")
             if not console.is_terminal:
-                say(console, f"{name}: compiling {size} …")
+                say(console, f"{name}: compiling …")
             report = _reporter(progress, name, done, sum(work) - done, len(waiting) - place)
             try:
                 results = results + _train_group(number, groups[number], description, env, env_params, mesh, report)
@@ -336,8 +338,8 @@ def _sweep(
                 if "RESOURCE_EXHAUSTED" not in str(error):
                     raise
                 raise RunError(
-                    f"{size} at a time do not fit in the device's memory: give more devices, or fewer seeds or real-valued "
-                    "configurations per sweep. Finished groups are kept"
+                    f"{len(groups[number].indices)} configurations x {num_seeds} seeds at a time do not fit in the device's "
+                    "memory: give more devices, or fewer seeds or real-valued configurations. Finished groups are kept"
                 ) from error
             done += work[number]
             _write(folder, description, _summary(description, groups, results))

@@ -56,8 +56,9 @@ class Coordinate(NamedTuple):
         return np.array(self.values if self.is_number else range(len(self.values)), float)
 
     def ticks(self) -> dict[float, str]:
-        """The values, or round numbers among them if they are many."""
-        if not self.is_number or len(self.values) <= MANY:
+        """The values, or round numbers among them if they are many or crowded."""
+        apart = np.diff(self.height(self.places)).min(initial=1.0)
+        if not self.is_number or (len(self.values) <= MANY and apart > 0.04):
             return dict(zip(self.places, self.texts, strict=True))
         low, high = self.places[[0, -1]]
         locator = LogLocator(subs=(1, 3)) if self.is_log else MaxNLocator(6)
@@ -196,7 +197,7 @@ def _draw_parallel(axes: Axes, coordinates: list[Coordinate], scores: Scores, no
     missing = np.isnan(scores)
     heights = np.stack([c.height(c.places[c.which]) for c in coordinates], axis=1)
     # Where many lines meet in one value, the better are a little higher.
-    spread = 0.05 * (np.where(missing, 0.0, norm(scores)) - 0.5)[:, None]
+    spread = 0.03 * (np.where(missing, 0.0, norm(scores)) - 0.5)[:, None]
     heights += np.where([len(c.values) <= MANY for c in coordinates], spread, 0.0)
     alpha = float(np.clip(40 / len(scores), 0.25, 0.9))
     for path in heights[missing]:

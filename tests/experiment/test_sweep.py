@@ -233,7 +233,7 @@ def test_finished_groups_are_not_trained_again(finished, tmp_path, monkeypatch, 
         sweep_walk(folder)
     summary = sweep_walk(folder, grid=dict(reversed(GRID.items())), resume=True)  # the order of the flags does not matter
     assert trained == [0, 1, 1]
-    assert "1 of 2 groups are finished" in capsys.readouterr().err
+    assert "6 configurations x 3 seeds in 2 groups, of which 1 are finished" in capsys.readouterr().err
     assert without_seconds(summary) == without_seconds(read(finished[0]))  # to the bit
     assert sweep_walk(folder, resume=True) == summary
     assert trained == [0, 1, 1]
@@ -516,6 +516,7 @@ def test_the_places_of_values():
     sizes = coordinate("hidden_sizes", [[64, 64], [8], [64, 64]])
     assert (sizes.texts, sizes.which.tolist(), sizes.is_number) == (["64x64", "8"], [0, 1, 0], False)
     assert not coordinate("flag", [True, False]).is_number
+    assert list(coordinate("discount", [0.5, 0.9, 0.901]).ticks().values()) == ["0.56", "0.64", "0.72", "0.8", "0.88"]
     many = coordinate("learning_rate", list(np.geomspace(1e-5, 1e-2, 30)))
     assert {"0.001", "0.0003"} <= set(many.ticks().values())
     assert all(1e-5 <= tick <= 1e-2 for tick in many.ticks())

@@ -22,7 +22,7 @@ from jaxpg.experiment.errors import RunError
 from jaxpg.experiment.plots import plot_learning_curves
 from jaxpg.experiment.run import evaluate_run, load, run
 from jaxpg.experiment.statistics import bootstrap_interval, interquartile_mean
-from jaxpg.experiment.sweep import sweep
+from jaxpg.experiment.sweep import rank, sweep
 from jaxpg.experiment.sweep_picture import value_text
 from jaxpg_envs import EnvironmentInputError, UnknownEnvironmentError, registered
 
@@ -133,7 +133,7 @@ class TrainingArguments:
     seed: int = 0
     """of everything random"""
     num_seeds: int = 1
-    """agents per configuration, trained side by side in one program"""
+    """agents (of each configuration), trained side by side in one program"""
     num_devices: int = 1
     """devices that share the agents; on a CPU, one core each"""
     env_options: tuple[str, ...] = ()
@@ -333,13 +333,13 @@ def _value(field: Field, text: str) -> Any:
 
 def _best_table(summary: dict[str, Any]) -> Table:
     """The ten configurations of the highest score."""
-    ranked = sorted(summary["results"], key=lambda result: -np.inf if result["iqm"] is None else result["iqm"], reverse=True)
+    ranked = sorted(summary["results"], key=rank, reverse=True)
     table = Table(box=None, header_style="bold")
     for column in (*ranked[0]["hyperparameters"], "return", "95 % interval", ""):
         table.add_column(column, justify="right", no_wrap=True)
     for result in ranked[:10]:
         low, high = result["iqm_ci"]
-        interval = "" if low is None else f"{low:,.1f} to {high:,.1f}"
+        interval = "" if low is None or summary["num_seeds"] == 1 else f"{low:,.1f} to {high:,.1f}"
         faults = [(len(result["diverged"]), "diverged"), (result["returns"].count(None) - len(result["diverged"]), "endless")]
         table.add_row(
             *(value_text(value) for value in result["hyperparameters"].values()),

@@ -156,7 +156,7 @@ def _check_space(
             if name in other:
                 raise InputError(f"{algorithm}: {name} has {words}: give one of them")
     for name, values in grid.items():
-        if isinstance(values, str) or not isinstance(values, Sequence | np.ndarray):
+        if isinstance(values, str) or not isinstance(values, Sequence | np.ndarray | jax.Array):
             raise InputError(f"{algorithm}: the grid of {name} must be a sequence of values, got {values!r}")
         if len(values) == 0:
             raise InputError(f"{algorithm}: the grid of {name} is empty")
@@ -181,19 +181,20 @@ def _mesh(known: dict[str, Field], grid: dict[str, Any], random: int | None, num
     return seed_mesh(num_devices, num_devices)
 
 
-def _checked_values(algorithm: str, field: Field, values: Sequence[Any]) -> list[Any]:
+def _checked_values(algorithm: str, field: Field, values: Any) -> list[Any]:
     """A grid's values, each of the field's type and within its range, and no two alike."""
-    checked = [_plain(field, _checked(algorithm, field, value)) for value in values]
+    plain = np.asarray(values) if isinstance(values, jax.Array) else values
+    checked = [_plain(field, _checked(algorithm, field, value)) for value in plain]
     for index, value in enumerate(checked):
         if value in checked[:index]:
             raise InputError(f"{algorithm}: the grid of {field.name} has {value_text(value)} twice")
     return checked
 
 
-def _checked_range(algorithm: str, field: Field, interval: Sequence[Any]) -> list[Any]:
+def _checked_range(algorithm: str, field: Field, interval: Any) -> list[Any]:
     """`[low, high]` or `[low, high, "log"]`."""
     where = f"{algorithm}: the range of {field.name}"
-    if isinstance(interval, str) or len(interval) < 2 or list(interval[2:]) not in ([], ["log"]):
+    if not isinstance(interval, list | tuple) or len(interval) < 2 or list(interval[2:]) not in ([], ["log"]):
         raise InputError(f"{where} must be low,high or low,high,log, got {_as_written(interval)}")
     low, high = (float(_checked(algorithm, field, end)) for end in interval[:2])
     if not low < high:
@@ -204,7 +205,7 @@ def _checked_range(algorithm: str, field: Field, interval: Sequence[Any]) -> lis
 
 
 def _as_written(interval: Any) -> str:
-    return repr(interval) if isinstance(interval, str) else ",".join(map(str, interval))
+    return ",".join(map(str, interval)) if isinstance(interval, list | tuple) else repr(interval)
 
 
 def _checked(algorithm: str, field: Field, value: Any) -> Any:
@@ -402,10 +403,10 @@ def _train_group(
             report(steps, _best_return(metrics, num_pairs, num_seeds), steps / (time.perf_counter() - started))
         returns = np.full(len(pairs), np.nan)
         if not diverged.all():
-            # Policies of NaNs might never end an episode: another one takes their place.
-            sound = np.where(diverged, np.argmin(diverged), np.arange(len(pairs)))
-            keys = evaluation_keys(description["seed"], num_seeds)
-            states, keys = divided((jax.tree.map(lambda x: x[sound], states), keys[seed]))
+            if diverged.any():  # policies of NaNs might never end an episode: a sound one takes their place
+                sound = np.where(diverged, np.argmin(diverged), np.arange(len(pairs)))
+                states = divided(jax.tree.map(lambda x: x[sound], states))
+            keys = divided(evaluation_keys(description["seed"], num_seeds)[seed])
             evaluated = mean_returns(group.population.policy, env, mesh, EVALUATION_EPISODES, True, env_params, states, keys)
             returns = np.where(diverged, np.nan, waiter.submit(jax.device_get, evaluated).result())
     table = np.stack([returns, diverged])[:, :num_pairs].reshape(2, -1, num_seeds)
@@ -449,6 +450,11 @@ def _results(
     ]
 
 
+def rank(result: Result) -> tuple[float, float]:
+    """Orders results: by their score; of equal ones, that whose interval begins higher is better."""
+    return (-math.inf, -math.inf) if result["iqm"] is None else (result["iqm"], result["iqm_ci"][0])
+
+
 def _summary(description: dict[str, Any], groups: list[Group], results: list[Result]) -> dict[str, Any]:
     """The content of `results.json`."""
     scored = [result for result in results if result["iqm"] is not None]
@@ -458,7 +464,7 @@ def _summary(description: dict[str, Any], groups: list[Group], results: list[Res
         "num_groups": len(groups),
         "evaluation_episodes": EVALUATION_EPISODES,
         "seconds": sum({result["group"]: result["seconds"] for result in results}.values()),
-        "best": max(scored, key=lambda result: result["iqm"], default=None),
+        "best": max(scored, key=rank, default=None),
         "results": sorted(results, key=lambda result: result["configuration"]),
     }
 

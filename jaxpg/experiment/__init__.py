@@ -4,6 +4,8 @@ from jaxpg.experiment.devices import cache_compiled_programs, use_cpu_devices
 from jaxpg.experiment.errors import RunError
 from jaxpg.experiment.plots import plot_learning_curves
 from jaxpg.experiment.run import Run, evaluate_run, load, run
+from jaxpg.experiment.sweep import sweep
+from jaxpg.experiment.sweep_picture import plot_sweep
 
 __all__ = [
     "Run",
@@ -12,6 +14,8 @@ __all__ = [
     "evaluate_run",
     "load",
     "plot_learning_curves",
+    "plot_sweep",
     "run",
+    "sweep",
     "use_cpu_devices",
 ]

@@ -1,10 +1,12 @@
-"""The command `jaxpg`: list, train, evaluate, plot."""
+"""The command `jaxpg`: list, train, sweep, evaluate, plot."""
 
+import argparse
 import dataclasses
 import json
 import os
 import signal
 import sys
+import typing
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -13,18 +15,21 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from jaxpg.algorithm import REGISTRY, InputError, fields, lookup, unknown
+from jaxpg.algorithm import REGISTRY, Field, InputError, fields, lookup, unknown
 from jaxpg.experiment import logs
 from jaxpg.experiment.devices import cache_compiled_programs, use_cpu_devices
 from jaxpg.experiment.errors import RunError
 from jaxpg.experiment.plots import plot_learning_curves
 from jaxpg.experiment.run import evaluate_run, load, run
 from jaxpg.experiment.statistics import bootstrap_interval, interquartile_mean
+from jaxpg.experiment.sweep import rank, sweep
+from jaxpg.experiment.sweep_picture import value_text
 from jaxpg_envs import EnvironmentInputError, UnknownEnvironmentError, registered
 
 COMMANDS = {
     "list": "show the algorithms and environments",
     "train": "train an algorithm on an environment: all seeds in one compiled run",
+    "sweep": "train many configurations: those that share sizes and choices, and all seeds, in one compiled program",
     "evaluate": "evaluate a saved run afresh",
     "plot": "draw the learning curves of runs",
 }
@@ -36,7 +41,7 @@ Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]  # --name, without a --no-n
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Runs the command and exits: 0 on success, 2 on bad input, 1 if a run had to stop, 130 if it was interrupted."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    _end_at_once_if_interrupted("; continue with --resume" if arguments[:1] == ["train"] else "")
+    _end_at_once_if_interrupted("; continue with --resume" if arguments[:1] in (["train"], ["sweep"]) else "")
     try:
         if not arguments or arguments[0] in ("-h", "--help"):
             print(USAGE, end="")
@@ -44,7 +49,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         command, *rest = arguments
         if command not in COMMANDS:
             raise InputError(f"unknown command {unknown(command, COMMANDS)}")
-        {"list": _list, "train": _train, "evaluate": _evaluate, "plot": _plot}[command](rest)
+        {"list": _list, "train": _train, "sweep": _sweep, "evaluate": _evaluate, "plot": _plot}[command](rest)
         sys.exit(0)
     except (InputError, UnknownEnvironmentError, EnvironmentInputError) as error:
         _fail(str(error), 2)
@@ -116,65 +121,100 @@ def _list(arguments: list[str]) -> None:
 
 
 @dataclasses.dataclass
-class TrainArguments:
-    """Arguments of `jaxpg train` that every algorithm takes."""
+class TrainingArguments:
+    """What `jaxpg train` and `jaxpg sweep` take for every algorithm."""
 
     env: str
     """environment, as `jaxpg list` shows it"""
     out: Path
-    """the run's folder"""
+    """the folder of the results"""
     total_steps: int | None = None
     """environment steps per seed, rounded up to whole updates (default: the algorithm's)"""
     seed: int = 0
-    """of the whole run"""
+    """of everything random"""
     num_seeds: int = 1
-    """agents trained side by side in one program"""
+    """agents (of each configuration), trained side by side in one program"""
     num_devices: int = 1
-    """devices that share the seeds; on a CPU, one core each"""
+    """devices that share the agents; on a CPU, one core each"""
     env_options: tuple[str, ...] = ()
     """KEY=VALUE for the environment, such as backend=spring"""
     resume: Flag = False
-    """continue an interrupted run (or start it, if it never began)"""
+    """continue what was interrupted (or start it, if it never began)"""
+    json: Flag = False
+    """print the results as JSON"""
+
+
+@dataclasses.dataclass
+class TrainArguments(TrainingArguments):
+    """Arguments of `jaxpg train` that every algorithm takes."""
+
+    config: Path | None = None
+    """a sweep's best.json, or a run's config.json: its hyperparameters become the defaults"""
     wandb: str | None = None
     """a Weights & Biases project to log to as well"""
-    json: Flag = False
-    """print the summary as JSON"""
 
 
 def _train(arguments: list[str]) -> None:
-    if not arguments or arguments[0].startswith("-"):
-        if arguments and arguments[0] in ("-h", "--help"):
-            print("usage: jaxpg train ALGORITHM --env ENV --out DIR ...\n\n`jaxpg train ALGORITHM --help` shows the rest.")
-            print(f"ALGORITHM is one of: {', '.join(sorted(REGISTRY))}.")
-            return
-        raise InputError(f"jaxpg train needs an algorithm first, one of: {', '.join(sorted(REGISTRY))}")
-    algorithm, *rest = arguments
-    options = _parse(_train_arguments(algorithm), rest, f"train {algorithm}")
-    hyperparameters = dataclasses.asdict(options.set)
-    if options.total_steps is not None:
-        if options.total_steps < 1:
-            raise InputError(f"--total-steps must be at least 1, got {options.total_steps}")
-        hyperparameters["total_steps"] = options.total_steps
-    use_cpu_devices(options.num_devices)
-    cache_compiled_programs()
-    summary = run(
-        algorithm,
-        options.env,
-        options.out,
-        seed=options.seed,
-        num_seeds=options.num_seeds,
-        num_devices=options.num_devices,
-        resume=options.resume,
-        env_options=dict(_option(text) for text in options.env_options),
-        wandb=options.wandb,
-        **hyperparameters,
-    )
+    algorithm, rest = _algorithm_first("train", arguments)
+    rest = _saved_settings(algorithm, rest) + rest  # of two flags of the same name, the later one counts
+    options = _parse(_with_hyperparameters(TrainArguments, algorithm), rest, f"train {algorithm}")
+    summary = run(algorithm, **_common(options), wandb=options.wandb, **dataclasses.asdict(options.set))
     print(json.dumps(summary) if options.json else _words(summary, options.out))
 
 
-def _train_arguments(algorithm: str) -> type:
-    """`TrainArguments` and a group `set` with the algorithm's hyperparameters."""
-    config_fields = [field for field in fields(lookup(algorithm).config_class) if field.name != "total_steps"]
+def _algorithm_first(command: str, arguments: list[str]) -> tuple[str, list[str]]:
+    """The algorithm, and the arguments after it."""
+    names = ", ".join(sorted(REGISTRY))
+    if arguments and arguments[0] in ("-h", "--help"):
+        print(f"usage: jaxpg {command} ALGORITHM --env ENV --out DIR ...\n")
+        print(f"`jaxpg {command} ALGORITHM --help` shows the rest.\nALGORITHM is one of: {names}.")
+        sys.exit(0)
+    if not arguments or arguments[0].startswith("-"):
+        raise InputError(f"jaxpg {command} needs an algorithm first, one of: {names}")
+    lookup(arguments[0])
+    return arguments[0], arguments[1:]
+
+
+def _saved_settings(algorithm: str, arguments: list[str]) -> list[str]:
+    """The hyperparameters in the file that `--config` names, as flags; none if it is not given."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--config", nargs="?")
+    path = parser.parse_known_args(arguments)[0].config
+    if path is None:
+        return []
+    try:
+        saved = json.loads(Path(path).read_text())
+        owner, values = saved["algorithm"], dict(saved["config"])
+    except OSError as error:
+        raise InputError(f"--config: cannot read {path}: {error.strerror}") from error
+    except (ValueError, TypeError, KeyError) as error:
+        raise InputError(f"--config: {path} is no configuration: give a sweep's best.json or a run's config.json") from error
+    if owner != algorithm:
+        raise InputError(f"--config: {path} is a configuration of {owner!r}, not of {algorithm!r}")
+    known = [field.name for field in fields(lookup(algorithm).config_class)]
+    flags = []
+    for name, value in values.items():
+        if name not in known:
+            raise InputError(f"--config: {path}: {algorithm} has no hyperparameter {unknown(name, known)}")
+        flags.append("--total-steps" if name == "total_steps" else f"--set.{name.replace('_', '-')}")
+        flags += map(str, value if isinstance(value, list) else [value])
+    return flags
+
+
+def _common(options: TrainingArguments) -> dict[str, Any]:
+    """What `run` and `sweep` both take; also wakes the devices."""
+    if options.total_steps is not None and options.total_steps < 1:
+        raise InputError(f"--total-steps must be at least 1, got {options.total_steps}")
+    env_options = dict(_option(text) for text in options.env_options)
+    use_cpu_devices(options.num_devices)
+    cache_compiled_programs()
+    names = ("env", "out", "seed", "num_seeds", "num_devices", "resume")
+    steps = {} if options.total_steps is None else {"total_steps": options.total_steps}
+    return {name: getattr(options, name) for name in names} | {"env_options": env_options, **steps}
+
+
+def _with_hyperparameters(base: type, algorithm: str, **groups: type) -> type:
+    """Arguments with a group `set` of the algorithm's hyperparameters, and other groups."""
     hyperparameters = dataclasses.make_dataclass(
         "Hyperparameters",
         [
@@ -183,11 +223,20 @@ def _train_arguments(algorithm: str) -> type:
                 Annotated[field.kind, tyro.conf.arg(help=field.help), tyro.conf.FlagConversionOff],
                 dataclasses.field(default=field.default),
             )
-            for field in config_fields
+            for field in _settable(algorithm)
         ],
     )
-    default = dataclasses.field(default_factory=hyperparameters)
-    return dataclasses.make_dataclass("Arguments", [("set", hyperparameters, default)], bases=(TrainArguments,))
+    members = {"set": hyperparameters, **groups}
+    return dataclasses.make_dataclass(
+        "Arguments",
+        [(name, kind, dataclasses.field(default_factory=kind)) for name, kind in members.items()],
+        bases=(base,),
+    )
+
+
+def _settable(algorithm: str) -> list[Field]:
+    """The fields of the configuration that have no flag of their own."""
+    return [field for field in fields(lookup(algorithm).config_class) if field.name != "total_steps"]
 
 
 def _option(text: str) -> tuple[str, Any]:
@@ -214,6 +263,99 @@ def _words(summary: dict[str, Any], out: Path) -> str:
 
 def _show(value: float | None) -> str:
     return "none (an episode did not end)" if value is None else f"{value:,.1f}"
+
+
+# --- sweep --------------------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass
+class SweepArguments(TrainingArguments):
+    """Arguments of `jaxpg sweep` that every algorithm takes."""
+
+    random: int | None = None
+    """number of draws from the ranges (every combination of the grid gets the same draws)"""
+
+
+def _sweep(arguments: list[str]) -> None:
+    algorithm, rest = _algorithm_first("sweep", arguments)
+    settable = _settable(algorithm)
+    groups = {
+        "grid": _texts("Values; all combinations are trained. Layers as 64x64,32.", "A,B,C", settable),
+        "range": _texts("Bounds of the random draws.", "LOW,HIGH[,log]", [field for field in settable if field.is_leaf]),
+    }
+    for name in (field.name.replace("_", "-") for field in settable if not field.is_leaf):
+        if any(argument.split("=")[0].replace("_", "-") == f"--range.{name}" for argument in rest):
+            raise InputError(f"--range.{name} is not real-valued: give a grid of it, --grid.{name} a,b,c")
+    options = _parse(_with_hyperparameters(SweepArguments, algorithm, **groups), rest, f"sweep {algorithm}")
+    grid = {
+        field.name: [_value(field, item.strip()) for item in text.split(",")] if text.strip() else []
+        for field in settable
+        if (text := getattr(options.grid, field.name)) is not None
+    }
+    ranges = {
+        field.name: [_value(field, end.strip()) for end in text.split(",")]
+        for field in settable
+        if field.is_leaf and (text := getattr(options.range, field.name)) is not None
+    }
+    fixed = {
+        field.name: value
+        for field in settable
+        if (value := getattr(options.set, field.name)) != field.default  # a swept field may not be set as well
+    }
+    summary = sweep(algorithm, **_common(options), grid=grid, ranges=ranges, random=options.random, **fixed)
+    if options.json:
+        print(json.dumps(summary))
+        return
+    print(_sweep_words(summary))
+    Console().print(_best_table(summary))
+    best = f", the best configuration: {options.out / 'best.json'}" if summary["best"] else ""
+    print(f"table and picture: {options.out / 'results.csv'}, {options.out / 'sweep.png'}{best}")
+
+
+def _texts(description: str, metavar: str, swept: list[Field]) -> type:
+    """A group of optional texts, one per field; None where it is not given."""
+    flags = {field.name: tyro.conf.arg(help=field.help, help_behavior_hint="", metavar=metavar) for field in swept}
+    kinds = {name: Annotated[str | None, flag] for name, flag in flags.items()}
+    return dataclasses.make_dataclass("Texts", kinds.items(), namespace={"__doc__": description, **dict.fromkeys(kinds)})
+
+
+def _value(field: Field, text: str) -> Any:
+    """A swept value from its text; where it is none of the field's kind, the text, which `configure` then refuses."""
+    try:
+        if field.kind is bool:
+            return {"True": True, "False": False}[text]
+        if typing.get_origin(field.kind) is tuple:
+            return [int(size) for size in text.split("x")]
+        return float(text) if field.kind in (int, float) else text
+    except (ValueError, KeyError):
+        return text
+
+
+def _best_table(summary: dict[str, Any]) -> Table:
+    """The ten configurations of the highest score."""
+    ranked = sorted(summary["results"], key=rank, reverse=True)
+    table = Table(box=None, header_style="bold")
+    for column in (*ranked[0]["hyperparameters"], "return", "95 % interval", ""):
+        table.add_column(column, justify="right", no_wrap=True)
+    for result in ranked[:10]:
+        low, high = result["iqm_ci"]
+        interval = "" if low is None or summary["num_seeds"] == 1 else f"{low:,.1f} to {high:,.1f}"
+        faults = [(len(result["diverged"]), "diverged"), (result["returns"].count(None) - len(result["diverged"]), "endless")]
+        table.add_row(
+            *(value_text(value) for value in result["hyperparameters"].values()),
+            "none" if result["iqm"] is None else f"{result['iqm']:,.1f}",
+            interval,
+            ", ".join(f"{count} {fault}" for count, fault in faults if count),
+        )
+    return table
+
+
+def _sweep_words(summary: dict[str, Any]) -> str:
+    number, groups = summary["num_configurations"], summary["num_groups"]
+    return (
+        f"{summary['algorithm']} on {summary['env']}: {number} configurations x {summary['num_seeds']} seeds "
+        f"in {groups} program{'s' * (groups > 1)}, {summary['seconds']:,.0f} s" + ("; the best ten" if number > 10 else "")
+    )
 
 
 # --- evaluate, plot -----------------------------------------------------------------------------------------------------

@@ -22,17 +22,20 @@ def say(console: Console, text: str) -> None:
 
 
 class RunProgress:
-    """Shows updates done, return, steps per second and time left; a context manager."""
+    """Shows updates done, return, steps per second and time left; a context manager.
 
-    def __init__(self, title: str, num_updates: int, done: int, console: Console):
-        self._console, self._title, self._total = console, title, num_updates
+    A sweep counts environment steps in place of updates, and shows the return of the `best` configuration.
+    """
+
+    def __init__(self, title: str, num_updates: int, done: int, console: Console, score_name: str = "return"):
+        self._console, self._title, self._total, self._score_name = console, title, num_updates, score_name
         self._live = console.is_terminal
         self._last_line = time.monotonic()
         self._bar = Progress(
             TextColumn("[bold]{task.description}"),
             BarColumn(),
             TaskProgressColumn(),
-            TextColumn("return {task.fields[score]} · {task.fields[speed]} steps/s ·"),
+            TextColumn(score_name + " {task.fields[score]} · {task.fields[speed]} steps/s ·"),
             TimeElapsedColumn(),
             TextColumn("· left"),
             TimeRemainingColumn(),
@@ -48,6 +51,11 @@ class RunProgress:
     def __exit__(self, kind: type | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         self._bar.stop()
 
+    def retitle(self, title: str) -> None:
+        """Says what is going on now."""
+        self._title = title
+        self._bar.update(self._task, description=title)
+
     def report(self, done: int, score: float | None, steps_per_second: float, seconds_left: float) -> None:
         """After each chunk: updates done, mean episode return (None: no episode ended), speed and estimated time left."""
         score_text = "-" if score is None else f"{score:,.1f}"
@@ -56,6 +64,6 @@ class RunProgress:
             self._last_line = time.monotonic()
             say(
                 self._console,
-                f"{self._title}: {done / self._total:4.0%}, return {score_text}, {steps_per_second:,.0f} steps/s, "
+                f"{self._title}: {done / self._total:4.0%}, {self._score_name} {score_text}, {steps_per_second:,.0f} steps/s, "
                 f"{seconds_left:,.0f} s left",
             )

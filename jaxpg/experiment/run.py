@@ -38,6 +38,7 @@ SAVE_SHARE = 0.01  # of the time may go into saving; the first chunk and the las
 EVALUATION_EPISODES = 128
 PACKAGES = ("jaxpg", "jax", "jaxlib", "flax", "optax", "distrax", "gymnax", "brax", "mujoco-mjx", "numpy")
 SEEDS = PartitionSpec("seed")
+RUN_FILES = ("summary.json", "checkpoints", "metrics.jsonl")
 
 
 class Run(NamedTuple):
@@ -99,8 +100,7 @@ def run(
     console = console or Console(stderr=True, force_jupyter=False)
     folder = Path(out)
     env_options = env_options or {}
-    if not 0 <= seed < 2**32:
-        raise InputError(f"seed must lie in [0, 2^32), got {seed}")
+    require_seed(seed)
     mesh = seed_mesh(num_seeds, num_devices)
     if wandb is not None:
         logs.require_wandb()
@@ -119,6 +119,12 @@ def run(
             f"the run's files could not be written: {error}. {Checkpoints(folder).kept()}. "
             "Free some space, then continue with --resume"
         ) from error
+
+
+def require_seed(seed: int) -> None:
+    """Raises `InputError` if a random key cannot be made of the seed without loss."""
+    if not 0 <= seed < 2**32:
+        raise InputError(f"seed must lie in [0, 2^32), got {seed}")
 
 
 def _run(
@@ -271,15 +277,21 @@ def _train(
 
 
 def _require_finite(metrics: dict[str, np.ndarray], update: int, checkpoints: Checkpoints) -> None:
-    for name, values in metrics.items():
-        # A mean over episodes is NaN when none was completed, which is no fault.
-        faulty = ~np.isfinite(values) & (metrics["episodes"] > 0 if name.startswith("episode_") else True)
+    for name, faulty in faults(metrics).items():
         if faulty.any():
             seeds = ", ".join(map(str, np.flatnonzero(faulty)))
             raise RunError(
-                f"training stopped: {name} is {values[faulty][0]} (seed {seeds}) in the updates up to {update}. "
+                f"training stopped: {name} is {metrics[name][faulty][0]} (seed {seeds}) in the updates up to {update}. "
                 f"{checkpoints.kept()}. A smaller learning rate often helps"
             )
+
+
+def faults(metrics: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Of each metric, for which seeds it is not finite; a mean over episodes may be NaN when none was completed."""
+    return {
+        name: ~np.isfinite(values) & (metrics["episodes"] > 0 if name.startswith("episode_") else True)
+        for name, values in metrics.items()
+    }
 
 
 def over_seeds(function: Callable[..., Any], mesh: jax.sharding.Mesh) -> Callable[..., Any]:
@@ -312,17 +324,22 @@ def evaluate_run(
             if (type(trained), trained.shape, getattr(trained, "n", 0)) != (type(asked), asked.shape, getattr(asked, "n", 0)):
                 raise InputError(f"the policy was trained with the {space} {trained}, but {env} has {asked}")
     num_seeds = run.description["num_seeds"]
-    key = jax.random.fold_in(jax.random.key(run.description["seed"]), num_seeds)  # not among the agents' keys
+    keys = evaluation_keys(run.description["seed"], num_seeds)
     num_devices = run.description["num_devices"]
     mesh = seed_mesh(num_seeds, num_devices if num_devices <= len(jax.devices()) else 1)
-    states, keys = jax.device_put((run.states, jax.random.split(key, num_seeds)), NamedSharding(mesh, SEEDS))
+    states, keys = jax.device_put((run.states, keys), NamedSharding(mesh, SEEDS))
     return np.asarray(
-        _mean_returns(run.algorithm.policy, environment, mesh, num_episodes, deterministic, env_params, states, keys)
+        mean_returns(run.algorithm.policy, environment, mesh, num_episodes, deterministic, env_params, states, keys)
     )
 
 
+def evaluation_keys(seed: int, num_seeds: int) -> jax.Array:
+    """A key per seed for the evaluation, none of them among the agents' keys, shape (seed,)."""
+    return jax.random.split(jax.random.fold_in(jax.random.key(seed), num_seeds), num_seeds)
+
+
 @partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))
-def _mean_returns(
+def mean_returns(
     policy: Callable[..., Policy],
     env: Any,
     mesh: jax.sharding.Mesh,
@@ -332,7 +349,7 @@ def _mean_returns(
     states: PyTree,
     keys: jax.Array,
 ) -> jax.Array:
-    """Compiled once for all states of a run."""
+    """Mean return of each state's policy over whole episodes, shape (seed,); compiled once for all states of a run."""
 
     def of_seed(env_params: PyTree, state: PyTree, key: jax.Array) -> jax.Array:
         return evaluate(policy(state, deterministic), env, env_params, key, num_episodes).mean()
@@ -388,11 +405,16 @@ def describe(
     }
 
 
-def read_description(folder: Path) -> dict[str, Any]:
-    """The `config.json` of a run.
+def kind_of(description: dict[str, Any]) -> str:
+    """Whether a `config.json` is that of a run or of a sweep."""
+    return "sweep" if "grid" in description else "run"
+
+
+def read_description(folder: Path, kind: str = "run") -> dict[str, Any]:
+    """The `config.json` of a run, or of a sweep.
 
     Raises:
-      InputError: there is none, or it is not one of ours.
+      InputError: there is none, it is not one of ours, or it is of the other kind.
     """
     path = folder / "config.json"
     kinds = {"algorithm": str, "env": str, "seed": int, "num_seeds": int, "num_devices": int}
@@ -405,47 +427,63 @@ def read_description(folder: Path) -> dict[str, Any]:
         if faulty:
             raise ValueError(f"it has no valid {', '.join(faulty)}")
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise InputError(f"{folder} holds no run: there is no config.json") from error
+        raise InputError(f"{folder} holds no {kind}: there is no config.json") from error
     except (OSError, ValueError) as error:
         raise InputError(f"{path} was not written by jaxpg: {error}") from error
+    if kind_of(description) != kind:
+        raise InputError(f"{folder} holds a {kind_of(description)}, not a {kind}: choose another folder")
     return description
 
 
-def prepare_folder(folder: Path, description: dict[str, Any], resume: bool, console: Console) -> dict[str, Any] | None:
-    """Makes the run's folder and its `config.json`, or checks that they are this run's.
+def prepare_folder(
+    folder: Path, description: dict[str, Any], resume: bool, console: Console, files: tuple[str, ...] = RUN_FILES
+) -> dict[str, Any] | None:
+    """Makes the folder of a run (or of a sweep) and its `config.json`, or checks that they are this run's.
+
+    Args:
+      files: what else such a folder holds, the results first.
 
     Returns:
-      The summary of a run that is complete.
+      The results, if there are any: the summary of a run that is complete.
 
     Raises:
       InputError: the folder cannot be made, holds another run, or holds a run and `resume` is not set.
     """
-    config, summary = folder / "config.json", folder / "summary.json"
+    config, results, kind = folder / "config.json", folder / files[0], kind_of(description)
     try:
         if config.exists():
+            saved = read_description(folder, kind)
             if not resume:
-                raise InputError(f"{folder} holds a run already: continue it with --resume, or choose another --out")
-            _require_same(read_description(folder), description, folder, console)
-            return json.loads(summary.read_text()) if summary.exists() else None
-        if any((folder / name).exists() for name in ("checkpoints", "metrics.jsonl", "summary.json")):
-            raise InputError(f"{folder} holds the remains of a run without its config.json: choose another --out")
+                raise InputError(f"{folder} holds a {kind} already: continue it with --resume, or choose another --out")
+            _require_same(saved, description, folder, console)
+            return _read_results(results) if results.exists() else None
+        if any((folder / name).exists() for name in files):
+            raise InputError(f"{folder} holds the remains of a {kind} without its config.json: choose another --out")
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(config, json.dumps(description, indent=2) + "\n")
     except OSError as error:
         raise InputError(f"cannot write to the output folder {folder}: {error}") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{summary} is damaged ({error}): delete it, then continue with --resume") from error
     return None
+
+
+def _read_results(path: Path) -> dict[str, Any]:
+    try:
+        results = json.loads(path.read_text())
+        if not isinstance(results, dict):
+            raise ValueError("it is not a JSON object")
+    except ValueError as error:
+        raise InputError(f"{path} is damaged ({error}): delete it, then continue with --resume") from error
+    return results
 
 
 def _require_same(saved: dict[str, Any], description: dict[str, Any], folder: Path, console: Console) -> None:
     """Raises `InputError` if a folder's run is another one; warns if it was begun with other versions."""
-    settings = ("algorithm", "env", "env_options", "seed", "num_seeds", "num_devices")
+    settings = [name for name in description if name not in ("config", "versions")]
     for old, new, names in ((saved, description, settings), (saved["config"], description["config"], description["config"])):
         for name in names:
             if old.get(name) != new[name]:
                 raise InputError(
-                    f"{folder} holds another run: its {name} is {old.get(name)!r}, not {new[name]!r}; "
+                    f"{folder} holds another {kind_of(saved)}: its {name} is {old.get(name)!r}, not {new[name]!r}; "
                     "give the same, or choose another --out"
                 )
     changed = [name for name, version in description["versions"].items() if saved["versions"].get(name) != version]

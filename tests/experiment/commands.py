@@ -16,6 +16,10 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+import environments
+
+import jaxpg_envs
+
 # Read when the server imports JAX.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[2] / ".cache" / "jax"))
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
@@ -27,6 +31,7 @@ SETTINGS = {"hidden_sizes": (8,), "num_envs": 4, "num_steps": 16, "num_epochs": 
 TINY = "--set.hidden-sizes 8 --set.num-envs 4 --set.num-steps 16 --set.num-epochs 1 --set.num-minibatches 2"
 NUM_UPDATES = 203  # in chunks of 2, and a last one of 1
 TOTAL_STEPS = NUM_UPDATES * 64
+WALK = environments.Walk()
 
 
 class Finished(NamedTuple):
@@ -77,6 +82,16 @@ def _main(arguments, files, hook):
 
 
 # --- Hooks: `functools.partial` gives them their arguments ----------------------------------------------------------------
+
+
+def compile_quickly():
+    """As `checks.QUICK_COMPILE`, of a process that has not started JAX."""
+    os.environ["XLA_FLAGS"] = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+    register_walk()
+
+
+def register_walk():
+    jaxpg_envs.register("SmallWalk", lambda: (WALK, WALK.params()))
 
 
 def save_every_chunk():

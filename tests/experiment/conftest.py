@@ -1,10 +1,13 @@
 import json
 import math
+import shlex
 import shutil
 
 import commands
 import jax
 import pytest
+
+from jaxpg.experiment.command_line import main
 
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 
@@ -31,3 +34,18 @@ def copy_of_run(finished_run, tmp_path):
 @pytest.fixture(scope="session")
 def finished_digest(finished_run):
     return json.loads((finished_run / "summary.json").read_text())["state_digest"]
+
+
+@pytest.fixture
+def jaxpg(capsys, tmp_path, monkeypatch):
+    """Runs a command in this process, in an empty folder: `jaxpg("list --json") -> (code, stdout, stderr)`."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("NPROC", "1")
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+
+    def call(arguments):
+        with pytest.raises(SystemExit) as end:
+            main(shlex.split(arguments))
+        return end.value.code, *capsys.readouterr()
+
+    return call

@@ -1,6 +1,5 @@
 import json
 import re
-import shlex
 import shutil
 import subprocess
 import sys
@@ -13,25 +12,8 @@ from commands import RUNNER, Command
 import jaxpg_envs
 from jaxpg.algorithm import REGISTRY, fields
 from jaxpg.experiment import evaluate_run, load
-from jaxpg.experiment.command_line import main
 
 CART_POLE = "--env CartPole-v1 --out run"
-
-
-@pytest.fixture
-def jaxpg(capsys, tmp_path, monkeypatch):
-    """Runs a command in this process, in an empty folder: `jaxpg("list --json") -> (code, stdout, stderr)`."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("NPROC", "1")
-    monkeypatch.setattr("signal.signal", lambda *_: None)
-
-    def call(arguments):
-        with pytest.raises(SystemExit) as end:
-            main(shlex.split(arguments))
-        return end.value.code, *capsys.readouterr()
-
-    return call
-
 
 # --- Mistakes -------------------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,505 @@
+"""Hyperparameter sweeps: `jaxpg sweep`, and the same from Python.
+
+Configurations that differ only in real-valued hyperparameters form a group, and a group is one compiled program: all its
+configurations and all seeds train side by side. A new size or choice is a new group. The results of a group are written as
+soon as it has finished.
+"""
+
+import csv
+import io
+import itertools
+import json
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+from jaxtyping import Bool, Float, PyTree
+from rich.console import Console
+
+import jaxpg_envs
+from jaxpg.algorithm import Algorithm, Field, InputError, Metrics, Policy, configure, fields, lookup, make, unknown
+from jaxpg.experiment.checkpoints import write_atomically
+from jaxpg.experiment.devices import seed_mesh
+from jaxpg.experiment.errors import RunError
+from jaxpg.experiment.logs import finite_or_none
+from jaxpg.experiment.progress import RunProgress, say
+from jaxpg.experiment.run import (
+    CHUNKS,
+    EVALUATION_EPISODES,
+    SEEDS,
+    compile_step,
+    describe,
+    evaluation_keys,
+    faults,
+    mean_returns,
+    over_seeds,
+    prepare_folder,
+    require_seed,
+)
+from jaxpg.experiment.statistics import bootstrap_interval, interquartile_mean
+from jaxpg.experiment.sweep_picture import plot_sweep, value_text
+
+SWEEP_FILES = ("results.json", "results.csv", "best.json")
+Configuration = dict[str, Any]  # the swept fields and their values
+Result = dict[str, Any]
+Report = Callable[[int, float | None, float], None]
+
+
+def sweep(
+    algorithm: str,
+    env: str,
+    out: str | Path,
+    *,
+    grid: Mapping[str, Any] | None = None,
+    ranges: Mapping[str, Any] | None = None,
+    random: int | None = None,
+    seed: int = 0,
+    num_seeds: int = 1,
+    num_devices: int = 1,
+    resume: bool = False,
+    env_options: dict[str, Any] | None = None,
+    console: Console | None = None,
+    **hyperparameters: Any,
+) -> dict[str, Any]:
+    """Trains every configuration with the same seeds and leaves a table, a picture and the best configuration in `out`.
+
+    A configuration's returns are those that `run` gives it alone with the same `seed` and `num_seeds`, up to rounding. Its
+    score is their interquartile mean; it has none if a seed diverged (NaN) or an episode of its evaluation did not end.
+
+    Args:
+      algorithm, env, env_options, console: as for `run`.
+      out: a folder that holds no sweep yet; with `resume`, that of an interrupted one, whose finished groups are kept.
+      grid: field -> values; all combinations are trained.
+      ranges: real-valued field -> `(low, high)`, drawn uniformly, or `(low, high, "log")`, uniformly in the logarithm.
+      random: number of draws from the ranges; with a grid, every combination of the grid gets the same draws.
+      seed: of the agents' keys, and of the draws.
+      num_devices: devices among which a group's (configuration, seed) pairs are divided; where they do not divide, the last
+        pair is repeated and the repetitions are dropped.
+      **hyperparameters: fields that all configurations share, `total_steps` among them.
+
+    Returns:
+      The content of `results.json`: `results` with one object per configuration, `best` with that of the highest score.
+
+    Raises:
+      InputError: a bad name or value, or a folder that cannot be used.
+      RunError: a full disk, or a group that does not fit in the device's memory; finished groups are kept.
+    """
+    console = console or Console(stderr=True, force_jupyter=False)
+    folder = Path(out)
+    known = {field.name: field for field in fields(lookup(algorithm).config_class)}
+    grid, ranges = _in_order(algorithm, known, grid or {}), _in_order(algorithm, known, ranges or {})
+    _check_space(algorithm, known, grid, ranges, random, hyperparameters)
+    require_seed(seed)
+    mesh = _mesh(known, grid, random, num_seeds, num_devices)
+    environment, env_params = jaxpg_envs.make(env, **(env_options or {}))
+    values = {name: _checked_values(algorithm, known[name], grid[name]) for name in grid}
+    intervals = {name: _checked_range(algorithm, known[name], ranges[name]) for name in ranges}
+    configurations = _configurations(values, _draws(intervals, random or 0, seed))
+    groups = _groups(known, configurations, partial(make, algorithm, environment, env_params, **hyperparameters))
+    description = describe(algorithm, env, env_options or {}, seed, num_seeds, num_devices, groups[0].agent.config)
+    shared = {name: value for name, value in description["config"].items() if name not in values | intervals}
+    description["config"] = {name: _plain(known[name], value) for name, value in shared.items()}
+    description |= {"grid": values, "ranges": intervals, "random": random}
+    saved = prepare_folder(folder, description, resume, console, SWEEP_FILES)
+    results = _saved_results(saved, folder)
+    # Only now the costly part: whatever the user could have mistaken has been checked.
+    try:
+        return _sweep(description, groups, results, environment, env_params, mesh, folder, console)
+    except OSError as error:
+        raise RunError(
+            f"the sweep's files could not be written: {error}. Finished groups are kept. "
+            "Free some space, then continue with --resume"
+        ) from error
+
+
+# --- What is swept --------------------------------------------------------------------------------------------------------
+
+
+def _in_order(algorithm: str, known: dict[str, Field], swept: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields in the order of the algorithm's configuration, so that the order in which they were named does not matter."""
+    for name in swept:
+        if name not in known:
+            raise InputError(f"{algorithm} has no hyperparameter {unknown(name, known)}")
+    return {name: swept[name] for name in known if name in swept}
+
+
+def _check_space(
+    algorithm: str,
+    known: dict[str, Field],
+    grid: dict[str, Any],
+    ranges: dict[str, Any],
+    random: int | None,
+    hyperparameters: dict[str, Any],
+) -> None:
+    if ranges and random is None:
+        raise InputError("ranges need a number of draws: --random N")
+    if random is not None and not ranges:
+        raise InputError("--random draws from ranges, and there are none: --range.FIELD low,high or low,high,log")
+    if random is not None and random < 1:
+        raise InputError(f"the number of random draws must be at least 1, got {random}")
+    if not grid and not ranges:
+        raise InputError("a sweep needs a grid or ranges: --grid.FIELD a,b,c, or --random N with --range.FIELD low,high")
+    for one, other, words in (
+        (grid, ranges, "both a grid and a range"),
+        (grid, hyperparameters, "both a grid and a fixed value"),
+        (ranges, hyperparameters, "both a range and a fixed value"),
+    ):
+        for name in one:
+            if name in other:
+                raise InputError(f"{algorithm}: {name} has {words}: give one of them")
+    for name, values in grid.items():
+        if isinstance(values, str) or not isinstance(values, Sequence | np.ndarray | jax.Array):
+            raise InputError(f"{algorithm}: the grid of {name} must be a sequence of values, got {values!r}")
+        if len(values) == 0:
+            raise InputError(f"{algorithm}: the grid of {name} is empty")
+    for name in ranges:
+        if not known[name].is_leaf:
+            raise InputError(
+                f"{algorithm}: {name} is not real-valued, and each of its values is a program of its own: "
+                f"give a grid of it, --grid.{name.replace('_', '-')} a,b,c"
+            )
+
+
+def _mesh(known: dict[str, Field], grid: dict[str, Any], random: int | None, num_seeds: int, num_devices: int) -> Mesh:
+    """The devices that share the pairs of a group; all groups have the same size."""
+    if num_seeds < 1 or num_devices < 1:
+        raise InputError(f"num_seeds and num_devices must be at least 1, got {num_seeds} and {num_devices}")
+    configurations = (random or 1) * math.prod(len(values) for name, values in grid.items() if known[name].is_leaf)
+    if num_devices > configurations * num_seeds:
+        raise InputError(
+            f"num_devices = {num_devices} is more than a program's {configurations} configurations x {num_seeds} seeds; "
+            f"give at most {configurations * num_seeds}"
+        )
+    return seed_mesh(num_devices, num_devices)
+
+
+def _checked_values(algorithm: str, field: Field, values: Any) -> list[Any]:
+    """A grid's values, each of the field's type and within its range, and no two alike."""
+    plain = np.asarray(values) if isinstance(values, jax.Array) else values
+    checked = [_plain(field, _checked(algorithm, field, value)) for value in plain]
+    for index, value in enumerate(checked):
+        if value in checked[:index]:
+            raise InputError(f"{algorithm}: the grid of {field.name} has {value_text(value)} twice")
+    return checked
+
+
+def _checked_range(algorithm: str, field: Field, interval: Any) -> list[Any]:
+    """`[low, high]` or `[low, high, "log"]`."""
+    where = f"{algorithm}: the range of {field.name}"
+    if not isinstance(interval, list | tuple) or len(interval) < 2 or list(interval[2:]) not in ([], ["log"]):
+        raise InputError(f"{where} must be low,high or low,high,log, got {_as_written(interval)}")
+    low, high = (float(_checked(algorithm, field, end)) for end in interval[:2])
+    if not low < high:
+        raise InputError(f"{where} must have low < high, got {_as_written(interval)}")
+    if interval[2:] and low <= 0:
+        raise InputError(f"{where} is logarithmic and must lie above 0, got {_as_written(interval)}")
+    return [_plain(field, low), _plain(field, high), *interval[2:]]
+
+
+def _as_written(interval: Any) -> str:
+    return ",".join(map(str, interval)) if isinstance(interval, list | tuple) else repr(interval)
+
+
+def _checked(algorithm: str, field: Field, value: Any) -> Any:
+    return getattr(configure(algorithm, lookup(algorithm).config_class, {field.name: value}), field.name)
+
+
+def _plain(field: Field, value: Any) -> Any:
+    """A checked value as JSON has it: of a float32, the shortest number that is rounded to it."""
+    if field.is_leaf:
+        return float(str(np.float32(value)))
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _draws(ranges: dict[str, list[Any]], number: int, seed: int) -> list[Configuration]:
+    """Draws from the ranges; without ranges, one draw of nothing."""
+    if not ranges:
+        return [{}]
+    uniform = np.random.default_rng(seed).random((number, len(ranges)))
+    columns = {}
+    for (name, (low, high, *log)), u in zip(ranges.items(), uniform.T, strict=True):
+        values = low * (high / low) ** u if log else low + (high - low) * u
+        columns[name] = [float(str(value)) for value in np.clip(values, low, high).astype(np.float32)]
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def _configurations(grid: dict[str, list[Any]], draws: list[Configuration]) -> list[Configuration]:
+    combinations = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
+    return [combination | draw for combination in combinations for draw in draws]
+
+
+# --- Groups ---------------------------------------------------------------------------------------------------------------
+
+
+class Group(NamedTuple):
+    """Configurations that one program trains.
+
+    Attributes:
+      agent: the algorithm of the first of them: its sizes are those of all.
+      population: an algorithm whose state is a `Member`.
+      indices: their numbers among all configurations.
+      configurations: their swept fields.
+      hyperparameters: the real-valued ones among these, shape (configuration,) each.
+    """
+
+    agent: Algorithm
+    population: Algorithm
+    indices: list[int]
+    configurations: list[Configuration]
+    hyperparameters: dict[str, Float[np.ndarray, " configuration"]]
+
+
+class Member(NamedTuple):
+    """An algorithm's state with the hyperparameters it is trained with: a stack of them has many configurations."""
+
+    hyperparameters: dict[str, jax.Array]
+    state: PyTree
+
+
+def population(build: Callable[..., Algorithm], agent: Algorithm) -> Algorithm:
+    """An algorithm over members: `init((hyperparameters, key))`, `update(member)`, `policy(member)`.
+
+    Args:
+      build: `(**hyperparameters) -> Algorithm`.
+      agent: one that `build` has made; its sizes are those of all.
+    """
+
+    def init(start: tuple[dict[str, jax.Array], jax.Array]) -> Member:
+        hyperparameters, key = start
+        return Member(hyperparameters, build(**hyperparameters).init(key))
+
+    def update(member: Member) -> tuple[Member, Metrics]:
+        state, metrics = build(**member.hyperparameters).update(member.state)
+        return member._replace(state=state), metrics
+
+    def policy(member: Member, deterministic: bool = True) -> Policy:
+        return build(**member.hyperparameters).policy(member.state, deterministic)
+
+    return agent._replace(init=init, update=jax.jit(update), policy=policy)  # jit: traced once, not at every mention
+
+
+def _groups(known: dict[str, Field], configurations: list[Configuration], build: Callable[..., Algorithm]) -> list[Group]:
+    """Makes the algorithm of each group, which finds sizes that do not go together."""
+    by_static: dict[str, list[int]] = {}
+    for index, configuration in enumerate(configurations):
+        key = json.dumps([value for name, value in configuration.items() if not known[name].is_leaf])
+        by_static.setdefault(key, []).append(index)
+    groups = []
+    for indices in by_static.values():
+        chosen = [configurations[index] for index in indices]
+        static = {name: value for name, value in chosen[0].items() if not known[name].is_leaf}
+        leaves = {name: np.array([each[name] for each in chosen], np.float32) for name in chosen[0] if name not in static}
+        agent = build(**chosen[0])
+        groups.append(Group(agent, population(partial(build, **static), agent), indices, chosen, leaves))
+    return groups
+
+
+# --- Training -------------------------------------------------------------------------------------------------------------
+
+
+def _sweep(
+    description: dict[str, Any],
+    groups: list[Group],
+    results: list[Result],
+    env: Any,
+    env_params: PyTree,
+    mesh: Mesh,
+    folder: Path,
+    console: Console,
+) -> dict[str, Any]:
+    """Trains the groups that have no results yet, writing after each, and draws the picture."""
+    num_seeds = description["num_seeds"]
+    work = [len(g.indices) * num_seeds * g.agent.num_updates * g.agent.env_steps_per_update for g in groups]
+    finished = {result["group"] for result in results}
+    waiting = [number for number in range(len(groups)) if number not in finished]
+    done = sum(work) - sum(work[number] for number in waiting)
+    say(
+        console,
+        f"{description['algorithm']} on {description['env']}: {sum(len(g.indices) for g in groups)} configurations x "
+        f"{num_seeds} seeds in {len(groups)} groups" + (f", of which {len(finished)} are finished" if finished else ""),
+    )
+    with RunProgress("sweep", sum(work), done, console, "best") as progress:
+        for place, number in enumerate(waiting, start=1):
+            name = f"group {number + 1} of {len(groups)}"
+            progress.retitle(f"{name}: compiling")
+            if not console.is_terminal:
+                say(console, f"{name}: compiling …")
+            report = _reporter(progress, name, done, sum(work) - done, len(waiting) - place)
+            try:
+                results = results + _train_group(number, groups[number], description, env, env_params, mesh, report)
+            except jax.errors.JaxRuntimeError as error:
+                if "RESOURCE_EXHAUSTED" not in str(error):
+                    raise
+                raise RunError(
+                    f"{len(groups[number].indices)} configurations x {num_seeds} seeds at a time do not fit in the device's "
+                    "memory: give more devices, or fewer seeds or real-valued configurations. Finished groups are kept"
+                ) from error
+            done += work[number]
+            _write(folder, description, _summary(description, groups, results))
+    summary = _summary(description, groups, results)
+    _write(folder, description, summary)
+    try:
+        plot_sweep(summary, folder / "sweep.png")
+    except InputError as error:  # not the user's mistake here: the place to write to is ours
+        raise RunError(f"all results are saved, but {error}. Free some space, then continue with --resume") from error
+    return summary
+
+
+def _reporter(progress: RunProgress, name: str, done: int, steps_left: int, groups_left: int) -> Report:
+    """For a group that begins now: `report(env_steps, best_return, steps_per_second)` after each of its chunks."""
+    began = time.perf_counter()
+
+    def report(steps: int, score: float | None, speed: float) -> None:
+        compilation = time.perf_counter() - began - steps / speed  # which the groups that are left will take as well
+        progress.retitle(name)
+        progress.report(done + steps, score, speed, (steps_left - steps) / speed + groups_left * compilation)
+
+    return report
+
+
+def _train_group(
+    number: int,
+    group: Group,
+    description: dict[str, Any],
+    env: Any,
+    env_params: PyTree,
+    mesh: Mesh,
+    report: Report,
+) -> list[Result]:
+    """Trains and evaluates a group's configurations."""
+    began = time.perf_counter()
+    num_seeds, num_updates = description["num_seeds"], group.agent.num_updates
+    num_pairs = len(group.indices) * num_seeds
+    # Filled up to a multiple of the devices with the last pair again.
+    pairs = np.minimum(np.arange(math.ceil(num_pairs / mesh.size) * mesh.size), num_pairs - 1)
+    configuration, seed = np.divmod(pairs, num_seeds)
+
+    def divided(tree: PyTree) -> PyTree:
+        return jax.device_put(tree, NamedSharding(mesh, SEEDS))
+
+    keys = jax.random.split(jax.random.key(description["seed"]), num_seeds)
+    start = divided(({name: values[configuration] for name, values in group.hyperparameters.items()}, keys[seed]))
+    init = over_seeds(group.population.init, mesh)
+    step = compile_step(group.population, jax.eval_shape(init, start), mesh)
+    states, diverged, done = init(start), np.zeros(len(pairs), bool), 0
+    chunk = max(1, num_updates // CHUNKS)
+    started = time.perf_counter()
+    with ThreadPoolExecutor(1) as waiter:  # waiting for a thread, unlike waiting for JAX, ends at Ctrl-C
+        while done < num_updates:
+            updates = min(chunk, num_updates - done)
+            states, metrics = step(states, jnp.int32(updates))
+            metrics = waiter.submit(jax.device_get, metrics).result()
+            done += updates
+            diverged |= np.any(list(faults(metrics).values()), axis=0)
+            steps = num_pairs * done * group.agent.env_steps_per_update
+            report(steps, _best_return(metrics, num_pairs, num_seeds), steps / (time.perf_counter() - started))
+        returns = np.full(len(pairs), np.nan)
+        if not diverged.all():
+            if diverged.any():  # policies of NaNs might never end an episode: a sound one takes their place
+                sound = np.where(diverged, np.argmin(diverged), np.arange(len(pairs)))
+                states = divided(jax.tree.map(lambda x: x[sound], states))
+            keys = divided(evaluation_keys(description["seed"], num_seeds)[seed])
+            evaluated = mean_returns(group.population.policy, env, mesh, EVALUATION_EPISODES, True, env_params, states, keys)
+            returns = np.where(diverged, np.nan, waiter.submit(jax.device_get, evaluated).result())
+    table = np.stack([returns, diverged])[:, :num_pairs].reshape(2, -1, num_seeds)
+    return _results(number, group, table[0], table[1].astype(bool), time.perf_counter() - began)
+
+
+def _best_return(metrics: dict[str, np.ndarray], num_pairs: int, num_seeds: int) -> float | None:
+    """The best configuration's mean episode return over seeds; None if none has one."""
+    if "episode_return" not in metrics:
+        return None
+    means = metrics["episode_return"][:num_pairs].reshape(-1, num_seeds).mean(axis=1)
+    return max((float(mean) for mean in means if math.isfinite(mean)), default=None)
+
+
+# --- Results --------------------------------------------------------------------------------------------------------------
+
+
+def _results(
+    number: int,
+    group: Group,
+    returns: Float[np.ndarray, "configuration seed"],
+    diverged: Bool[np.ndarray, "configuration seed"],
+    seconds: float,
+) -> list[Result]:
+    # Without one seed a configuration has no score: the mean of those that are left would flatter it.
+    complete = np.isfinite(returns).all(axis=1, keepdims=True)
+    scores = np.where(complete, returns, np.nan).T
+    iqm, low, high = (finite_or_none(np.atleast_1d(x)) for x in (interquartile_mean(scores), *bootstrap_interval(scores)))
+    return [
+        {
+            "configuration": index,
+            "group": number,
+            "hyperparameters": group.configurations[row],
+            "iqm": iqm[row],
+            "iqm_ci": [low[row], high[row]],
+            "returns": finite_or_none(returns[row]),
+            "diverged": np.flatnonzero(diverged[row]).tolist(),
+            "seconds": seconds,
+        }
+        for row, index in enumerate(group.indices)
+    ]
+
+
+def rank(result: Result) -> tuple[float, float]:
+    """Orders results: by their score; of equal ones, that whose interval begins higher is better."""
+    return (-math.inf, -math.inf) if result["iqm"] is None else (result["iqm"], result["iqm_ci"][0])
+
+
+def _summary(description: dict[str, Any], groups: list[Group], results: list[Result]) -> dict[str, Any]:
+    """The content of `results.json`."""
+    scored = [result for result in results if result["iqm"] is not None]
+    return {
+        **{name: description[name] for name in ("algorithm", "env", "seed", "num_seeds")},
+        "num_configurations": sum(len(group.indices) for group in groups),
+        "num_groups": len(groups),
+        "evaluation_episodes": EVALUATION_EPISODES,
+        "seconds": sum({result["group"]: result["seconds"] for result in results}.values()),
+        "best": max(scored, key=rank, default=None),
+        "results": sorted(results, key=lambda result: result["configuration"]),
+    }
+
+
+def _saved_results(saved: Any, folder: Path) -> list[Result]:
+    """The results of an interrupted sweep's finished groups."""
+    try:
+        return [] if saved is None else [dict(result, group=int(result["group"])) for result in saved["results"]]
+    except (TypeError, KeyError, ValueError) as error:
+        path = folder / SWEEP_FILES[0]
+        raise InputError(f"{path} was not written by jaxpg: delete it, then continue with --resume") from error
+
+
+def _write(folder: Path, description: dict[str, Any], summary: dict[str, Any]) -> None:
+    """Writes `results.json`, from which a sweep continues, the table `results.csv`, and `best.json`."""
+    write_atomically(folder / "results.json", json.dumps(summary, indent=2) + "\n")
+    write_atomically(folder / "results.csv", _table(summary))
+    best = summary["best"]
+    if best is not None:
+        named = {name: description[name] for name in ("algorithm", "env", "env_options")}
+        config = description["config"] | best["hyperparameters"]
+        scores = {name: best[name] for name in ("iqm", "iqm_ci", "returns")}
+        write_atomically(folder / "best.json", json.dumps({**named, "config": config, **scores}, indent=2) + "\n")
+
+
+def _table(summary: dict[str, Any]) -> str:
+    """One row per configuration; `diverged` counts seeds, `seconds` are those of the whole group."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    names = list(summary["results"][0]["hyperparameters"])
+    seeds = [f"return_{seed}" for seed in range(summary["num_seeds"])]
+    writer.writerow(["configuration", *names, "iqm", "iqm_low", "iqm_high", *seeds, "diverged", "group", "seconds"])
+    for result in summary["results"]:
+        values = [value_text(value, digits=9) for value in result["hyperparameters"].values()]
+        scores = [result["iqm"], *result["iqm_ci"], *result["returns"]]
+        rest = [len(result["diverged"]), result["group"], f"{result['seconds']:.3f}"]
+        writer.writerow([result["configuration"], *values, *scores, *rest])
+    return text.getvalue()

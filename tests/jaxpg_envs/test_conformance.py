@@ -29,7 +29,7 @@ NO_LIMIT = 10_000
 # Physics compiles in a third of the time.
 PHYSICS_OPTIONS = QUICK_COMPILE | {"xla_disable_hlo_passes": "while-loop-invariant-code-motion,while-loop-constant-sinking"}
 
-# Defects of gymnax 1.0.1 and of the suites, each an exception to one check. The check must fail there: a fix upstream shows here.
+# Defects of gymnax 1.0.1 and of the suites, each an exception to one check. It must fail there: a fix upstream shows here.
 DEVIATIONS = {
     ("Catch-bsuite", "observation dtype"): "declares int32, gives float32",
     ("FourRooms-misc", "observation dtype"): "declares float32, gives int32",

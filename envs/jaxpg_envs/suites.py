@@ -97,8 +97,6 @@ _PLAYGROUND = {
     "HumanoidWalk": "walk with a human-like body",
     "PendulumSwingup": "swing a pendulum up and hold it",
     "PointMass": "move a point to the centre",
-    "ReacherEasy": "move the tip of a planar arm to a large target",
-    "ReacherHard": "move the tip of a planar arm to a small target",
     "SwimmerSwimmer6": "swim with six links",
     "WalkerRun": "run with two legs in a plane",
     "WalkerStand": "stand on two legs in a plane",

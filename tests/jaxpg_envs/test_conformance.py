@@ -51,12 +51,14 @@ SAME_START = {  # by definition of the task
     "Pong-misc",
     "Seaquest-MinAtar",
     "SpaceInvaders-MinAtar",
+    "pgx/minatar-asterix",
+    "pgx/minatar-seaquest",
 }
 SHOWS_LIMIT = {"DiscountingChain-bsuite"}  # its observation is a clock, in units of the time limit
 
 IDS = [entry.id for entry in jaxpg_envs.registered() if entry.suite not in SUITES]
 BACKENDS = [("brax/inverted_pendulum", {"backend": backend}) for backend in ("spring", "positional")]
-EXTRAS = [
+EXTRAS = [  # any other id may stand here, but pgx/minatar-space_invaders: a blank state lets it search for ever
     "jumanji/Game2048-v1",
     "jumanji/JobShop-v0",
     "jumanji/Maze-v0",

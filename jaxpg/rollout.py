@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from jaxpg.algorithm import Metrics
+from jaxpg.networks import restart
 
 
 class Transition(NamedTuple):
@@ -42,38 +43,44 @@ class EpisodeStatistics(NamedTuple):
 
 
 class RolloutState(NamedTuple):
-    """Where the environments stand between two rollouts."""
+    """Where the environments stand between two rollouts; `carry` is the acting policy's memory, `()` if it has none."""
 
     env_state: PyTree
     observation: PyTree
     episodes: EpisodeStatistics
+    carry: PyTree = ()
 
 
-def init_rollout(key: jax.Array, env: Any, params: PyTree, num_envs: int, params_axis: int | None = None) -> RolloutState:
+def init_rollout(
+    key: jax.Array, env: Any, params: PyTree, num_envs: int, params_axis: int | None = None, initial_carry: PyTree = ()
+) -> RolloutState:
     """Resets `num_envs` environments; `params_axis=0` gives each its own row of `params`."""
     reset = jax.vmap(env.reset, in_axes=(0, params_axis))
     observation, env_state = reset(jax.random.split(key, num_envs), params)
     zeros, zero = jnp.zeros(num_envs), jnp.float32(0)
     episodes = EpisodeStatistics(zeros, jnp.zeros(num_envs, jnp.int32), zero, zero, zero)
-    return RolloutState(env_state, observation, episodes)
+    carry = jax.tree.map(lambda x: jnp.broadcast_to(x, (num_envs, *jnp.shape(x))), initial_carry)
+    return RolloutState(env_state, observation, episodes, carry)
 
 
 def rollout(
     key: jax.Array,
-    act: Callable[[jax.Array, PyTree], tuple[PyTree, PyTree]],
+    act: Callable[[jax.Array, PyTree, PyTree], tuple[PyTree, PyTree, PyTree]],
     env: Any,
     params: PyTree,
     state: RolloutState,
     num_steps: int,
     params_axis: int | None = None,
+    initial_carry: PyTree = (),
 ) -> tuple[RolloutState, Transition]:
     """Acts for `num_steps` steps in every environment.
 
     Args:
-      act: `(key, observations (env, ...)) -> (actions (env, ...), extras)`.
+      act: `(key, observations (env, ...), carry (env, ...)) -> (actions (env, ...), extras, carry)`.
       env: an environment with the interface of gymnax 1.0 (automatic reset, `info["final_observation"]`).
       params: one environment's parameters, or a batch of them with `params_axis=0`.
       state: from `init_rollout` or the previous rollout.
+      initial_carry: what the carry of one environment is set back to where an episode ended.
 
     Returns:
       The new state and the transitions with axes (time, env, ...). Gradients do not flow through the environment.
@@ -83,7 +90,7 @@ def rollout(
 
     def step(state: RolloutState, key: jax.Array) -> tuple[RolloutState, Transition]:
         act_key, env_key = jax.random.split(key)
-        action, extras = act(act_key, state.observation)
+        action, extras, carry = act(act_key, state.observation, state.carry)
         env_keys = jax.random.split(env_key, num_envs)
         observation, env_state, reward, terminated, truncated, info = step_envs(
             env_keys, state.env_state, jax.lax.stop_gradient(action), params
@@ -92,7 +99,8 @@ def rollout(
         terminated, truncated = jnp.asarray(terminated, bool), jnp.asarray(truncated, bool)
         transition = Transition(state.observation, action, reward, terminated, truncated, info["final_observation"], extras)
         episodes = _count(state.episodes, reward, transition.done)
-        return RolloutState(env_state, observation, episodes), transition
+        carry = restart(carry, transition.done, initial_carry)
+        return RolloutState(env_state, observation, episodes, carry), transition
 
     zero = jnp.float32(0)
     state = state._replace(episodes=state.episodes._replace(completed=zero, return_sum=zero, length_sum=zero))

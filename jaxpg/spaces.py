@@ -1,11 +1,12 @@
-"""What an algorithm needs to know of an environment's spaces (gymnax's `Discrete` and `Box`, or look-alikes)."""
+"""What an algorithm needs to know of an environment's spaces (gymnax's, or look-alikes)."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from jaxpg.algorithm import InputError
@@ -18,7 +19,20 @@ def is_discrete(space: Any) -> bool:
 
 def is_box(space: Any) -> bool:
     """Whether a space is a box of real vectors."""
-    return hasattr(space, "low") and hasattr(space, "high") and not is_discrete(space)
+    return hasattr(space, "low") and hasattr(space, "high") and not is_discrete(space) and not is_multi_discrete(space)
+
+
+def is_multi_discrete(space: Any) -> bool:
+    """Whether a space is a vector of integers, component i in {0, ..., nvec[i] - 1}."""
+    return hasattr(space, "nvec")
+
+
+def parts_of(space: Any) -> dict[Any, Any] | None:
+    """The named spaces that a dictionary space (or a tuple of spaces) is made of, in order; None for any other."""
+    spaces = getattr(space, "spaces", None)
+    if isinstance(spaces, Mapping):
+        return {name: spaces[name] for name in sorted(spaces)}
+    return None if spaces is None else dict(enumerate(spaces))
 
 
 def require_box_actions(name: str, env: Any, params: PyTree) -> Any:
@@ -37,19 +51,47 @@ def require_box_actions(name: str, env: Any, params: PyTree) -> Any:
 
 
 def observation_size(env: Any, params: PyTree) -> int:
-    """Length of an encoded observation."""
-    space = env.observation_space(params)
+    """Length of an encoded observation.
+
+    Raises:
+      InputError: observations are of a kind that cannot be encoded.
+    """
+    return _size(env, env.observation_space(params))
+
+
+def _size(env: Any, space: Any) -> int:
+    parts = parts_of(space)
+    if parts is not None:
+        return sum(_size(env, part) for part in parts.values())
+    if is_multi_discrete(space):
+        return int(np.sum(space.nvec))
     if is_discrete(space):
         return int(space.n)
     if is_box(space):
         return math.prod(space.shape)
-    raise InputError(f"observations of {env.name} are {space}: only Discrete and Box observations are supported")
+    raise InputError(
+        f"observations of {env.name} are {space}: Box, Discrete, MultiDiscrete and dictionaries or tuples of them are supported"
+    )
 
 
-def observation_encoder(env: Any, params: PyTree) -> Callable[[Array], Float[Array, "*batch feature"]]:
-    """A function that makes observations, with any leading axes, flat float32 vectors: one-hot if discrete."""
-    space = env.observation_space(params)
-    size = observation_size(env, params)
+def observation_encoder(env: Any, params: PyTree) -> Callable[[PyTree], Float[Array, "*batch feature"]]:
+    """A function that makes observations, with any leading axes, flat float32 vectors.
+
+    Integers become one-hot, dictionaries and tuples are concatenated (dictionaries in the order of their sorted names).
+    """
+    return _encoder(env, env.observation_space(params))
+
+
+def _encoder(env: Any, space: Any) -> Callable[[PyTree], Float[Array, "*batch feature"]]:
+    parts = parts_of(space)
+    if parts is not None:
+        encoders = {name: _encoder(env, part) for name, part in parts.items()}
+        return lambda observation: jnp.concatenate([encode(observation[name]) for name, encode in encoders.items()], axis=-1)
+    size = _size(env, space)
+    if is_multi_discrete(space):
+        return lambda observation: jnp.concatenate(
+            [jax.nn.one_hot(observation[..., i], n) for i, n in enumerate(space.nvec)], axis=-1
+        )
     if is_discrete(space):
         return lambda observation: jax.nn.one_hot(observation, size)
     rank = len(space.shape)
@@ -62,7 +104,7 @@ def observation_encoder(env: Any, params: PyTree) -> Callable[[Array], Float[Arr
 
 
 def to_action_space(space: Any, action: Array) -> Array:
-    """Shapes and clips a continuous action (or a batch of them) to the space; a discrete action stays as it is."""
-    if is_discrete(space):
+    """Shapes and clips a continuous action (or a batch of them) to the space; discrete actions stay as they are."""
+    if not is_box(space):
         return action
     return jnp.clip(action.reshape(*action.shape[:-1], *space.shape), space.low, space.high)

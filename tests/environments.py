@@ -164,3 +164,27 @@ class Pictures(Cycle):
 
     def observation_space(self, params):
         return Box(0, 1, (2, 2, 3))
+
+
+class Recall(Environment):
+    """A sign is shown at the start of an episode of `length` steps; naming it in the last step pays 1, the other -1."""
+
+    def params(self, length=4):
+        return {"length": jnp.int32(length), "time_limit": jnp.int32(1000)}
+
+    def start(self, key, params):
+        return {"sign": jax.random.bernoulli(key).astype(jnp.int32), "left": params["length"]}
+
+    def move(self, key, state, action, params):
+        left = state["left"] - 1
+        pays = jnp.where(action == state["sign"], 1.0, -1.0)
+        return {"sign": state["sign"], "left": left}, jnp.where(left == 0, pays, 0.0), left == 0
+
+    def observe(self, state):
+        return jnp.stack([jnp.where(state["time"] == 0, 2.0 * state["sign"] - 1.0, 0.0), 1.0 * (state["left"] == 1)])
+
+    def observation_space(self, params):
+        return Box(-1.0, 1.0, (2,))
+
+    def action_space(self, params):
+        return Discrete(2)

@@ -15,16 +15,17 @@ SHARED = WALK.params()
 PER_ENV = jax.tree.map(lambda *rows: jnp.stack(rows), WALK.params(), WALK.params(0.8, 3, 0.2), WALK.params(9.0, 4, -0.4))
 
 
-def act(key, observation):
+def act(key, observation, carry):
+    """`carry` counts the steps of the running episode."""
     noise = jax.random.normal(key, (NUM_ENVS, 2))
-    return 0.3 * noise - 0.1 * observation[:, :2], {"noise": noise}
+    return 0.3 * noise - 0.1 * observation[:, :2], {"noise": noise, "steps": carry}, carry + 1
 
 
 def two_rollouts(key, params, params_axis):
     first_key, second_key, reset_key = jax.random.split(key, 3)
-    start = init_rollout(reset_key, WALK, params, NUM_ENVS, params_axis)
-    middle, first = rollout(first_key, act, WALK, params, start, NUM_STEPS, params_axis)
-    end, second = rollout(second_key, act, WALK, params, middle, NUM_STEPS, params_axis)
+    start = init_rollout(reset_key, WALK, params, NUM_ENVS, params_axis, jnp.int32(0))
+    middle, first = rollout(first_key, act, WALK, params, start, NUM_STEPS, params_axis, jnp.int32(0))
+    end, second = rollout(second_key, act, WALK, params, middle, NUM_STEPS, params_axis, jnp.int32(0))
     return (middle, end), (first, second)
 
 
@@ -43,7 +44,7 @@ def rollouts(request):
         for step_key in jax.random.split(rollout_key, NUM_STEPS):
             act_key, env_key = jax.random.split(step_key)
             observation = jnp.stack([observation for observation, _ in envs])
-            action, extras = act(act_key, observation)
+            action, extras, _ = act(act_key, observation, jnp.asarray(lengths, jnp.int32))
             results = [
                 step(k, state, a, p)
                 for k, (_, state), a, p in zip(jax.random.split(env_key, NUM_ENVS), envs, action, rows, strict=True)
@@ -104,7 +105,7 @@ def test_episodes_by_hand():
     """A cycle of rewards 1, 2, 4, 8, 16 cut after 3 steps: 7 per episode, and the successor of state 2 is 3, not 0."""
     env = Cycle(5)
     params = env.params([1.0, 2.0, 4.0, 8.0, 16.0], 3)
-    choose = lambda key, observation: (jnp.zeros(2, jnp.int32), ())
+    choose = lambda key, observation, carry: (jnp.zeros(2, jnp.int32), (), carry)
     run = quick_jit(lambda state, n: rollout(jax.random.key(0), choose, env, params, state, n), static_argnums=1)
     state = init_rollout(jax.random.key(0), env, params, num_envs=2)
 
@@ -132,9 +133,9 @@ def test_episodes_by_hand():
 
 def test_no_gradient_flows_through_the_environment():
     def total(gain, detached):
-        def act(key, observation):
+        def act(key, observation, carry):
             action = jnp.full((2, 2), gain)
-            return action, gain * observation[:, 0]
+            return action, gain * observation[:, 0], carry
 
         start = init_rollout(jax.random.key(1), WALK, SHARED, 2)
         _, transitions = rollout(jax.random.key(0), act, WALK, SHARED, start, 3)

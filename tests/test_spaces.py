@@ -32,8 +32,29 @@ def test_kinds_of_spaces(discrete, box):
     for other in (gymnax.Dict({"a": box}), gymnax.Tuple((box, discrete))):
         assert not is_discrete(other)
         assert not is_box(other)
-        with pytest.raises(InputError, match=r"observations of Env are (Dict|Tuple).*only Discrete and Box"):
-            observation_size(observing(other), None)
+    with pytest.raises(InputError, match=r"observations of Env are .*object.*Box, Discrete.*are supported"):
+        observation_size(observing(object), None)
+
+
+def test_dictionaries_and_tuples_are_concatenated():
+    """In the order of the names, whatever that of the dictionary; nested as deep as one likes."""
+    box, discrete, multi = Box(0, 1, (2, 2)), Discrete(3), SimpleNamespace(nvec=(2, 3))
+    env = observing(gymnax.Dict({"b": box, "a": gymnax.Tuple((discrete, multi)), "c": Box(0, 1, ())}))
+    assert observation_size(env, None) == 3 + 5 + 4 + 1
+    observation = {
+        "c": jnp.full(2, 9.0),
+        "b": jnp.arange(8.0).reshape(2, 2, 2),
+        "a": (jnp.array([2, 0]), jnp.array([[1, 2], [0, 1]])),
+    }
+    features = observation_encoder(env, None)(observation)
+    expected = [[0, 0, 1, 0, 1, 0, 0, 1, 0, 1, 2, 3, 9], [1, 0, 0, 1, 0, 0, 1, 0, 4, 5, 6, 7, 9]]
+    np.testing.assert_array_equal(features, np.array(expected, np.float32))
+
+
+def test_discrete_actions_stay_as_they_are():
+    actions = jnp.array([[1, 2], [0, 7]])
+    for space in (Discrete(8), SimpleNamespace(nvec=(2, 8))):
+        np.testing.assert_array_equal(to_action_space(space, actions), actions)
 
 
 @pytest.mark.parametrize("axes", [(), (3,), (5, 3)])

@@ -6,6 +6,7 @@ observation, state, reward, terminated, truncated, info = env.step(key, state, a
 """
 
 from jaxpg_envs.auto_reset import reset_where_done
+from jaxpg_envs.params import replace_params, sample_params
 from jaxpg_envs.registry import (
     EnvironmentInputError,
     UnknownEnvironmentError,
@@ -20,5 +21,7 @@ __all__ = [
     "make",
     "register",
     "registered",
+    "replace_params",
     "reset_where_done",
+    "sample_params",
 ]

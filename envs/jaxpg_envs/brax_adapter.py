@@ -4,6 +4,7 @@ The physics is brax's; its wrappers are not used: they return to one cached star
 the final observation.
 """
 
+import copy
 from functools import cached_property, partial
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +16,9 @@ from flax import struct
 from gymnax.environments import environment, spaces
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
+from jaxpg_envs import brax_physics
 from jaxpg_envs.auto_reset import reset_where_done, vary_alike
+from jaxpg_envs.registry import EnvironmentInputError
 
 # brax 0.14.2 calls `clip(x, a_min=...)`, a keyword that JAX 0.10 no longer has, in its fluids (swimmer).
 brax.fluid.jp = SimpleNamespace(**{**vars(jnp), "clip": lambda x, a_min: jnp.maximum(x, a_min)})
@@ -33,11 +36,32 @@ class BraxState(environment.EnvState):
 class BraxParams(environment.EnvParams):
     """What may differ between the environments of one batch, or be traced.
 
+    The physics is brax's own where a field is None, and then costs nothing. The backends "generalized" and "mjx"
+    honour the others; the rest refuse all fields but the first. A scale is one number for all parts of the
+    robot or one for each, in the order of `BraxEnvironment.physics_names`. `jaxpg_envs.replace_params` and
+    `sample_params` refuse values without sense; `replace` takes all.
+
     Attributes:
         max_steps_in_episode: time limit in environment steps.
+        mass_scale: factor of the bodies' masses and moments of inertia; positive.
+        friction_scale: factor of the geoms' friction coefficients (sliding, torsional, rolling); not negative. A
+            contact has the larger friction of its two geoms, so that the floor's counts too.
+        damping_scale: factor of the joints' damping; not negative.
+        gear_scale: factor of the actuators' gears, hence of the forces and torques of a motor.
+        gravity: downward acceleration in m/s^2, in place of the model's (9.81 in most).
     """
 
     max_steps_in_episode: Any = 1000
+    mass_scale: Any = None
+    friction_scale: Any = None
+    damping_scale: Any = None
+    gear_scale: Any = None
+    gravity: Any = None
+
+    def physics(self) -> dict[str, Any]:
+        """The fields that ask for another physics."""
+        fields = ("mass_scale", "friction_scale", "damping_scale", "gear_scale", "gravity")
+        return {name: value for name in fields if (value := getattr(self, name)) is not None}
 
 
 class BraxEnvironment(environment.Environment[BraxState, BraxParams]):
@@ -102,8 +126,8 @@ class BraxEnvironment(environment.Environment[BraxState, BraxParams]):
     ) -> tuple[Array, BraxState, Float[Array, ""], Bool[Array, ""], dict]:
         """One step without automatic reset: observation, state, reward, terminated, info."""
         del key  # brax's dynamics are deterministic
-        copy = jax.tree.map(lambda leaf: leaf, state.brax)  # brax writes into the dictionaries it is given
-        stepped = self.brax.step(copy, action)
+        given = jax.tree.map(lambda leaf: leaf, state.brax)  # brax writes into the dictionaries it is given
+        stepped = self._with_physics(params).step(given, action)
         # Some return Python floats, or dtypes other than at reset; a scan wants one type for ever.
         stepped = jax.tree.map(lambda new, old: jnp.asarray(new, old.dtype), stepped, state.brax)
         successor = BraxState(time=state.time + 1, brax=stepped)
@@ -114,13 +138,32 @@ class BraxEnvironment(environment.Environment[BraxState, BraxParams]):
 
     def reset_env(self, key: PRNGKeyArray, params: BraxParams) -> tuple[Array, BraxState]:
         """A start of an episode: observation, state."""
-        fresh = jax.tree.map(_strongly_typed, self.brax.reset(key))
+        fresh = jax.tree.map(_strongly_typed, self._with_physics(params).reset(key))
         state, _ = vary_alike((BraxState(time=jnp.int32(0), brax=fresh), key))
         return state.brax.obs, state
 
     def is_terminated(self, state: BraxState, params: BraxParams) -> Bool[Array, ""]:
         """Whether the task itself ended (brax's `done`)."""
         return state.brax.done > 0.5
+
+    def _with_physics(self, params: BraxParams) -> Any:
+        """brax's environment; where `params` ask for another physics, a copy with that system."""
+        physics = params.physics()
+        if not physics:
+            return self.brax
+        if self.brax.backend not in brax_physics.BACKENDS:
+            raise EnvironmentInputError(
+                f'{self.name}: the backend "{self.brax.backend}" does not honour {", ".join(physics)}; '
+                f"choose one of {', '.join(brax_physics.BACKENDS)}"
+            )
+        changed = copy.copy(self.brax)
+        changed.sys = brax_physics.with_physics(self.brax.sys, **physics)
+        return changed
+
+    @property
+    def physics_names(self) -> dict[str, list[str]]:
+        """Which part of the robot each entry of an array of scales in `BraxParams` belongs to."""
+        return brax_physics.part_names(self.brax.sys)
 
     @property
     def name(self) -> str:

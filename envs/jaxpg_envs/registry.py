@@ -84,6 +84,10 @@ _BRAX_IDS = {f"brax/{name}": ("brax", text) for name, text in _BRAX.items()} | {
     if name != "swimmer"  # runs on brax's "generalized" backend alone
 }
 
+_JAXPG = {
+    "StatelessCartPole-v1": ("jaxpg", "balance a pole on a cart without seeing velocities: memory"),
+}
+
 _own: dict[str, tuple[Entry, Callable[..., tuple[Any, Any]]]] = {}
 
 
@@ -91,7 +95,7 @@ def registered() -> list[Entry]:
     """Every environment that `make` knows by name: id, suite and a line of description."""
     return [
         *(Entry(id, f"gymnax {suite}", text) for id, (suite, text) in _GYMNAX.items()),
-        *(Entry(id, *row) for id, row in _BRAX_IDS.items()),
+        *(Entry(id, *row) for id, row in (_BRAX_IDS | _JAXPG).items()),
         *(Entry(f"{suite}/{name}", suite, text) for suite, names in SUITES.items() for name, text in names.items()),
         *(entry for entry, _ in _own.values()),
     ]
@@ -139,6 +143,10 @@ def make(id: str, **kwargs: Any) -> tuple[Any, Any]:
     suite, _, name = id.partition("/")
     if name in SUITES.get(suite, ()):
         return _make_from_suite(suite, name, **kwargs)
+    if id == "StatelessCartPole-v1":
+        factory = importlib.import_module("jaxpg_envs.partial_observation").stateless_cartpole
+        _refuse_unknown(id, kwargs, factory)
+        return factory()
     if id in importlib.import_module("gymnax").registered_envs:
         return _make_gymnax(id, kwargs)
     nearest = difflib.get_close_matches(id, [entry.id for entry in registered()], n=1, cutoff=0.5)

@@ -247,7 +247,8 @@ class _Row:
         self.low = np.min([points.min(axis=1) - solid.radius for points, solid in moving], axis=0)
         self.high = np.max([points.max(axis=1) + solid.radius for points, solid in moving], axis=0)
         self.centre = np.mean([points[..., 0].mean(axis=1) for points, solid in moving if not solid.prop], axis=0)
-        self.moved = np.cumsum([0.0, *sum(np.abs(np.diff(points, axis=0)).mean((1, 2)) for points, _ in moving)])
+        steps = np.sum([np.abs(np.diff(points, axis=0)).mean((1, 2)) for points, _ in moving], axis=0)
+        self.moved = np.concatenate([[0.0], np.cumsum(steps)])
         self.travel = float(np.ptp(self.centre))
 
     def draw(self, axes: Axes, time: int, alpha: float) -> None:

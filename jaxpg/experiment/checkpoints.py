@@ -178,4 +178,4 @@ def write_atomically(path: Path, text: str) -> None:
 
 def _reason(error: Exception) -> str:
     lines = str(error).strip().splitlines()
-    return lines[0][:200] if lines else type(error).__name__
+    return lines[0][:1000] if lines else type(error).__name__

@@ -9,6 +9,7 @@ jaxpg do, or pass it through `jax.lax.stop_gradient`.
 """
 
 from jaxpg.losses.mixture import frequency_routing_loss, mixture_log_prob, select_best
+from jaxpg.losses.off_policy import retrace, vtrace
 from jaxpg.losses.policy_gradient import (
     approximate_kl,
     clip_fraction,
@@ -40,6 +41,8 @@ __all__ = [
     "monte_carlo_returns",
     "n_step_returns",
     "policy_gradient_loss",
+    "retrace",
     "select_best",
     "value_loss",
+    "vtrace",
 ]

@@ -60,9 +60,9 @@ def generalized_advantage_estimation(
         AssertionError: if the arrays differ in shape (nothing is broadcast).
     """
     assert_same_shape(rewards=rewards, values=values, next_values=next_values, terminated=terminated, truncated=truncated)
-    bootstrap, trace = _discounts(terminated, truncated, discount)
+    bootstrap, trace = discounts(terminated, truncated, discount)
     deltas = rewards + bootstrap * next_values - values
-    advantages = _accumulate(deltas, gae_lambda * trace, jnp.zeros_like(deltas[-1]))
+    advantages = accumulate(deltas, gae_lambda * trace, jnp.zeros_like(deltas[-1]))
     return advantages, advantages + values
 
 
@@ -99,10 +99,10 @@ def lambda_returns(
         AssertionError: if the arrays differ in shape (nothing is broadcast).
     """
     assert_same_shape(rewards=rewards, next_values=next_values, terminated=terminated, truncated=truncated)
-    bootstrap, trace = _discounts(terminated, truncated, discount)
+    bootstrap, trace = discounts(terminated, truncated, discount)
     # What the trace does not carry on is bootstrapped; the last value as y_time makes the window's end a cut.
     one_step = rewards + (bootstrap - lambda_ * trace) * next_values
-    return _accumulate(one_step, lambda_ * trace, next_values[-1])
+    return accumulate(one_step, lambda_ * trace, next_values[-1])
 
 
 def monte_carlo_returns(
@@ -172,7 +172,7 @@ def n_step_returns(
     if n < 1:
         raise ValueError(f"n-step returns need n >= 1 rewards, got n = {n}")
     assert_same_shape(rewards=rewards, next_values=next_values, terminated=terminated, truncated=truncated)
-    bootstrap, trace = _discounts(terminated, truncated, discount)
+    bootstrap, trace = discounts(terminated, truncated, discount)
     one_step = rewards + bootstrap * next_values
     done = jnp.asarray(terminated, bool) | jnp.asarray(truncated, bool)
 
@@ -184,7 +184,7 @@ def n_step_returns(
     return jax.lax.fori_loop(0, min(n, rewards.shape[0]) - 1, one_reward_more, one_step)
 
 
-def _discounts(
+def discounts(
     terminated: Flags, truncated: Flags, discount: ScalarLike
 ) -> tuple[Float[Array, "time *batch"], Float[Array, "time *batch"]]:
     """Discounts of the successor's value (0 at termination) and of the next return (0 at any episode's
@@ -194,7 +194,7 @@ def _discounts(
     return discount * (1.0 - terminated), discount * (1.0 - done)
 
 
-def _accumulate(
+def accumulate(
     terms: Float[Array, "time *batch"], factors: Float[Array, "time *batch"], last: Float[Array, "*batch"]
 ) -> Float[Array, "time *batch"]:
     """Solve y_t = terms_t + factors_t * y_{t+1} backwards from y_time = last."""

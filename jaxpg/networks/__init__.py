@@ -1,8 +1,9 @@
 """Flax modules, policy distributions, and the actor-critic they make together."""
 
-from jaxpg.networks.actor_critic import ActorCritic, categorical_actor_critic, gaussian_actor_critic
+from jaxpg.networks.actor_critic import ActorCritic, actor_critic, recall, restart
 from jaxpg.networks.mixture import GaussianMixture, GaussianMixtureActor
-from jaxpg.networks.mlp import MLP, CategoricalActor, GaussianActor
+from jaxpg.networks.mlp import MLP, CategoricalActor, GaussianActor, MultiCategoricalActor
+from jaxpg.networks.recurrent import Memory
 
 __all__ = [
     "MLP",
@@ -11,6 +12,9 @@ __all__ = [
     "GaussianActor",
     "GaussianMixture",
     "GaussianMixtureActor",
-    "categorical_actor_critic",
-    "gaussian_actor_critic",
+    "Memory",
+    "MultiCategoricalActor",
+    "actor_critic",
+    "recall",
+    "restart",
 ]

@@ -9,6 +9,7 @@ import flax.linen as nn
 import jax
 import jax.custom_batching
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {"tanh": nn.tanh, "relu": nn.relu, "swish": nn.swish}
@@ -56,6 +57,26 @@ class CategoricalActor(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "*batch feature"]) -> distrax.Categorical:
         return distrax.Categorical(logits=MLP(self.hidden_sizes, self.num_actions, 0.01, self.activation)(x))
+
+
+class MultiCategoricalActor(nn.Module):
+    """Independent softmax policies over `nums_actions[i]` actions for component i, nearly uniform at the start."""
+
+    nums_actions: tuple[int, ...]
+    hidden_sizes: tuple[int, ...]
+    activation: str = "tanh"
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*batch feature"]) -> distrax.Independent:
+        logits = MLP(self.hidden_sizes, sum(self.nums_actions), 0.01, self.activation)(x)
+        parts = jnp.split(logits, np.cumsum(self.nums_actions)[:-1], axis=-1)
+
+        def pad(part: Array) -> Array:
+            missing = max(self.nums_actions) - part.shape[-1]
+            # Finite, so that entropies and gradients are, and far enough below any logit to be a probability of zero.
+            return jnp.pad(part, [(0, 0)] * (part.ndim - 1) + [(0, missing)], constant_values=-1e9)
+
+        return distrax.Independent(distrax.Categorical(logits=jnp.stack([pad(part) for part in parts], axis=-2)), 1)
 
 
 class GaussianActor(nn.Module):

@@ -14,8 +14,8 @@ import jaxpg
 import jaxpg_envs
 from jaxpg.algorithm import configure
 from jaxpg.algorithms.online.ppo import PPOConfig, make_parts
-from jaxpg.networks import categorical_actor_critic, gaussian_actor_critic
 from jaxpg.normalization import normalize
+from jaxpg.on_policy import make_network
 
 TINY = {"num_envs": 4, "num_steps": 8, "num_epochs": 2, "num_minibatches": 2, "hidden_sizes": (8,), "total_steps": 3 * 32}
 ONE_STEP = TINY | {"num_epochs": 1, "num_minibatches": 1}
@@ -27,6 +27,10 @@ def compiled_update(**sizes):
     """`(hyperparameters, state) -> (state, metrics)` on the walk, one program for all hyperparameters."""
     make = lambda hyperparameters: jaxpg.make("ppo", WALK, WALK.params(), **hyperparameters, **sizes)
     return quick_jit(lambda hyperparameters, state: make(hyperparameters).update(state))
+
+
+def network_of(config):
+    return make_network("ppo", config, WALK, WALK.params())
 
 
 def rates(learning_rate=0.01, max_gradient_norm=0.5):
@@ -61,7 +65,7 @@ class Walker(NamedTuple):
 @pytest.fixture(scope="module")
 def walker(update, start):
     config = configure("ppo", PPOConfig, {**rates(), **TINY})
-    parts = make_parts(config, WALK, WALK.params(), gaussian_actor_critic(4, 2, config.hidden_sizes, config.activation))
+    parts = make_parts(config, WALK, WALK.params(), network_of(config))
     state = update(rates(), update(rates(), start)[0])[0]
     collect = quick_jit(parts.collect, static_argnums=4)
     _, collect_key, _ = jax.random.split(state.key, 3)
@@ -81,7 +85,7 @@ def learned_values(time_limit):
     """Values of both states after training on a cycle of constant and of unequal rewards that is cut every 9 steps."""
     sizes = {"num_envs": 4, "num_steps": 20, "num_epochs": 4, "num_minibatches": 1, "hidden_sizes": (8,)}
     numbers = {"discount": DISCOUNT, "learning_rate": 0.03, "clip_epsilon": 100.0}
-    network = categorical_actor_critic(2, 3, (8,), "tanh")
+    network = make_network("ppo", configure("ppo", PPOConfig, sizes), CYCLE, CYCLE.params([0.0, 0.0], LIMIT))
 
     def train(rewards):
         params = CYCLE.params(rewards, LIMIT)
@@ -116,7 +120,7 @@ def test_masked_steps_teach_nothing(walker):
     shifted = walker.transitions.next_observation + 1.0 * cut[..., None]
     other_successor = walker.transitions._replace(next_observation=shifted)
     config = configure("ppo", PPOConfig, {"time_limit": "mask", "normalize_rewards": False, "discount": 0.0, **rates(), **TINY})
-    masked = make_parts(config, WALK, WALK.params(), gaussian_actor_critic(4, 2, (8,), "tanh"))
+    masked = make_parts(config, WALK, WALK.params(), network_of(config))
     masked_learn = quick_jit(masked.learn)
     learn = lambda transitions: masked_learn(KEY, walker.state.learner, transitions)[0].params
     assert_same(learn(other_reward), learn(walker.transitions))
@@ -203,7 +207,7 @@ def test_collecting_and_learning_apart_are_an_update(walker, update):
 def test_statistics_are_those_of_the_batch_after_learning(start, update):
     state, metrics = update(rates(), start)
     config = configure("ppo", PPOConfig, TINY)
-    parts = make_parts(config, WALK, WALK.params(), gaussian_actor_critic(4, 2, (8,), "tanh"))
+    parts = make_parts(config, WALK, WALK.params(), network_of(config))
     _, collect_key, _ = jax.random.split(start.key, 3)
     observations = quick_jit(parts.collect)(collect_key, start.learner, start.rollout, WALK.params())[1].observation
     flat = np.asarray(observations, np.float64).reshape(-1, 4)
@@ -246,12 +250,12 @@ def test_gradients_are_clipped_by_their_global_norm(start, one_step_update):
 def test_minibatches_partition_the_batch_in_every_epoch(start):
     seen = []
 
-    def watch(params, batch, key):
+    def watch(params, contexts, batch, key):
         jax.debug.callback(lambda x: seen.append(np.asarray(x)), batch.features, ordered=True)
         return jnp.float32(0), {}
 
     config = configure("ppo", PPOConfig, TINY | {"normalize_observations": False, "num_minibatches": 4})
-    network = gaussian_actor_critic(4, 2, (8,), "tanh")
+    network = network_of(config)
     parts = make_parts(config, WALK, WALK.params(), network, watch)
     _, transitions = quick_jit(parts.collect)(KEY, start.learner, start.rollout, WALK.params())
     jax.block_until_ready(quick_jit(parts.learn)(KEY, start.learner, transitions))

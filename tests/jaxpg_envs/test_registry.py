@@ -18,7 +18,7 @@ def test_the_table_is_complete():
     physics = {f"{suite}/{name}" for suite in ("brax", "mjx") for name in names} - {"mjx/swimmer"}
     others = {"own", *SUITES}  # other tests register their own; of the extras see test_suites.py
     ours = [entry for entry in jaxpg_envs.registered() if entry.suite not in others]
-    assert {entry.id for entry in ours} == set(gymnax.registered_envs) | physics
+    assert {entry.id for entry in ours} == set(gymnax.registered_envs) | physics | {"StatelessCartPole-v1"}
     assert all(entry.suite and entry.description for entry in jaxpg_envs.registered() if entry.suite != "own")
 
 

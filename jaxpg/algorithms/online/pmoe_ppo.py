@@ -22,9 +22,9 @@ from jaxtyping import Array, Float, PyTree
 
 from jaxpg import losses
 from jaxpg.algorithm import Algorithm, Metrics, Scalar, hyperparameter, register, static
-from jaxpg.algorithms.online.ppo import Batch, PPOConfig, as_algorithm, make_parts
-from jaxpg.networks import MLP, ActorCritic, GaussianMixture, GaussianMixtureActor
-from jaxpg.networks.actor_critic import actor_critic
+from jaxpg.algorithms.online.ppo import Batch, PPOConfig, make_parts
+from jaxpg.networks import GaussianMixture, GaussianMixtureActor
+from jaxpg.on_policy import as_algorithm, join
 from jaxpg.spaces import observation_size, require_box_actions
 
 
@@ -46,9 +46,9 @@ class ActionValue(nn.Module):
 
     @nn.compact
     def __call__(
-        self, features: Float[Array, "*batch feature"], action: Float[Array, "*batch action"]
+        self, contexts: Float[Array, "*batch context"], action: Float[Array, "*batch action"]
     ) -> Float[Array, "*batch"]:
-        x = jnp.concatenate([features, action], axis=-1)
+        x = jnp.concatenate([contexts, action], axis=-1)
         for _ in range(3):
             x = nn.relu(nn.Dense(64)(x))
         small = nn.initializers.uniform(6e-3)  # draws from [0, 6e-3)
@@ -66,21 +66,17 @@ class ActionValue(nn.Module):
 )
 def pmoe_ppo(config: PMOEPPOConfig, env: Any, params: PyTree) -> Algorithm:
     """PPO with a mixture of Gaussian experts, an action-value critic and the routing loss that it feeds."""
-    feature_size = observation_size(env, params)
     action_size = math.prod(require_box_actions("pmoe_ppo", env, params).shape)
     actor = GaussianMixtureActor(config.num_experts, action_size, config.hidden_sizes, config.activation)
     q = ActionValue()
-    base = actor_critic(actor, MLP(config.hidden_sizes, 1, 1.0, config.activation), feature_size)
-
-    def mixture(params: PyTree, features: Float[Array, "*batch feature"]) -> GaussianMixture:
-        return actor.apply(params["actor"], features)
+    base = join(config, actor, observation_size(env, params))
 
     def init(key: jax.Array) -> PyTree:
-        q_params = q.init(jax.random.fold_in(key, 1), jnp.zeros(feature_size), jnp.zeros(action_size))
+        q_params = q.init(jax.random.fold_in(key, 1), jnp.zeros(base.context_size), jnp.zeros(action_size))
         return {**base.init(key), "q": q_params}
 
-    def distribution(params: PyTree, features: Float[Array, "*batch feature"]) -> GaussianMixture:
-        experts = mixture(params, features)
+    def distribution(params: PyTree, contexts: Float[Array, "*batch context"]) -> GaussianMixture:
+        experts = base.distribution(params, contexts)
         if config.route_ppo_gradient:
             return experts
         return GaussianMixture(jax.lax.stop_gradient(experts.logits), experts.means, experts.scales)
@@ -88,12 +84,15 @@ def pmoe_ppo(config: PMOEPPOConfig, env: Any, params: PyTree) -> Algorithm:
     def best_action(experts: GaussianMixture, key: jax.Array) -> Array:
         return experts.sample_expert_mean(key) if config.evaluation == "sampled_expert_mean" else experts.mode()
 
-    def routing_and_q_loss(params: PyTree, batch: Batch, key: jax.Array) -> tuple[Float[Array, ""], Metrics]:
-        experts = mixture(params, batch.features)
+    def routing_and_q_loss(
+        params: PyTree, contexts: Float[Array, "*batch context"], batch: Batch, key: jax.Array
+    ) -> tuple[Float[Array, ""], Metrics]:
+        contexts = jax.lax.stop_gradient(contexts)  # a memory is trained by the policy's and the value's loss
+        experts = base.distribution(params, contexts)
         candidates = jax.lax.stop_gradient(experts.components_distribution.sample(seed=key))
-        features = jnp.broadcast_to(batch.features[:, None], (*candidates.shape[:2], feature_size))
-        routing_loss = losses.frequency_routing_loss(experts.weights, q.apply(params["q"], features, candidates))
-        q_loss = jnp.square(q.apply(params["q"], batch.features, batch.action) - batch.target).mean()
+        repeated = jnp.broadcast_to(contexts[..., None, :], (*candidates.shape[:-1], base.context_size))
+        routing_loss = losses.frequency_routing_loss(experts.weights, q.apply(params["q"], repeated, candidates))
+        q_loss = jnp.square(q.apply(params["q"], contexts, batch.action) - batch.target).mean()
         metrics = {
             "routing_loss": routing_loss,
             "q_loss": q_loss,
@@ -101,5 +100,5 @@ def pmoe_ppo(config: PMOEPPOConfig, env: Any, params: PyTree) -> Algorithm:
         }
         return config.routing_coefficient * routing_loss + config.q_coefficient * q_loss, metrics
 
-    network = ActorCritic(init, distribution, base.value)
+    network = base._replace(init=init, distribution=distribution)
     return as_algorithm(config, make_parts(config, env, params, network, routing_and_q_loss, best_action), env, params)

@@ -1,0 +1,63 @@
+"""Recurrent PPO and A2C against feed-forward ones where observations hide the state.
+
+`MemoryChain-bsuite`: a bit shown at the start decides, several steps later, between +1 and -1; without a memory the expected
+return is 0. `StatelessCartPole-v1`: CartPole without the velocities. Deterministic evaluation over 128 whole episodes per seed,
+interquartile mean over seeds.
+"""
+
+import tempfile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from benchmarks._runs import Task, train
+from jaxpg.experiment.plots import Picture, plot_learning_curves
+
+SEEDS = {"smoke": 2, "small": 8, "full": 10}
+PPO = {"num_envs": 16, "num_steps": 64, "num_epochs": 4, "num_minibatches": 4, "learning_rate": 1e-3}
+A2C = {"num_envs": 32, "num_steps": 16, "learning_rate": 3e-3}
+
+
+class Question(NamedTuple):
+    """A task, an algorithm's settings there, and the return that only a memory should reach."""
+
+    algorithm: str
+    task: Task
+    reach: float
+
+
+CHAIN = Task("MemoryChain-bsuite", 300_000, hyperparameters=PPO | {"entropy_coefficient": 0.01})
+POLE = Task("StatelessCartPole-v1", 1_000_000, hyperparameters=PPO)
+SMALL = [
+    Question("ppo", CHAIN, 0.95),
+    Question("ppo", POLE, 400.0),
+    Question("a2c", CHAIN._replace(hyperparameters=A2C), 0.95),
+]
+QUESTIONS = {
+    "smoke": [q._replace(task=q.task._replace(steps=20_000)) for q in SMALL[:1]],
+    "small": SMALL,
+    "full": SMALL,
+}
+
+
+def run(size: str, num_seeds: int) -> tuple[dict[str, Any], list[dict[str, Any]], Picture]:
+    """Each question with a memory and without."""
+    results, claims = {}, []
+    with tempfile.TemporaryDirectory() as temporary:
+        folders: list[Path] = []
+        for algorithm, task, reach in QUESTIONS[size]:
+            for memory in ("gru", "none"):
+                folders.append(Path(temporary) / str(len(folders)))
+                fields = {**(task.hyperparameters or {}), "memory": memory}
+                summary = train(folders[-1], algorithm, task._replace(hyperparameters=fields), num_seeds)
+                results[f"{algorithm} {memory} {task.env}"] = summary
+                score = summary["iqm"]
+                claims.append(
+                    {
+                        "claim": f"{algorithm} with memory {memory} on {task.env} after {summary['total_steps']:,} steps",
+                        "paper": "bsuite (Osband et al. 2020) and folklore: memory is needed here",
+                        "measured": score,
+                        "expected": f">= {reach}" if memory == "gru" else f"< {reach}",
+                        "holds": score is not None and (score >= reach) == (memory == "gru"),
+                    }
+                )
+        return results, claims, plot_learning_curves(folders)

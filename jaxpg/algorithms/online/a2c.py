@@ -1,0 +1,90 @@
+"""Advantage actor-critic (Mnih et al., 2016, arXiv 1602.01783), synchronous.
+
+Collect a few steps in every environment and take one gradient step: the policy along the score function weighted by the
+advantage, the value towards the n-step return. With `gae_lambda` = 1 (the default) that return runs to the end of the
+window, as in the paper.
+
+Differences from the paper: the environments step together instead of in threads of their own, so that one gradient serves
+all; separate actor and critic; observations are normalised, and episodes cut by a time limit are bootstrapped. Unverified
+defaults: RMSProp's and the coefficients are those of the widespread implementations, quoted from memory.
+"""
+
+from typing import Any
+
+import jax
+import optax
+from flax import struct
+from jaxtyping import Array, Float, PyTree
+
+from jaxpg import losses
+from jaxpg.algorithm import Algorithm, Metrics, Scalar, hyperparameter, register, static
+from jaxpg.networks import ActorCritic
+from jaxpg.on_policy import (
+    Experience,
+    Learner,
+    OnPolicyConfig,
+    Parts,
+    as_algorithm,
+    contexts_of,
+    descend,
+    learning_rate_schedule,
+    make_actor,
+    make_network,
+)
+from jaxpg.rollout import Transition
+
+
+@struct.dataclass
+class A2CConfig(OnPolicyConfig):
+    """Hyperparameters of A2C."""
+
+    num_steps: int = static(5, "steps per environment and update")
+    learning_rate: Scalar = hyperparameter(7e-4, "step size of RMSProp", low=0)
+    entropy_coefficient: Scalar = hyperparameter(0.01, "weight of the entropy bonus", low=0)
+    gae_lambda: Scalar = hyperparameter(1.0, "lambda of the advantage estimates; 1 gives n-step returns", low=0, high=1)
+
+
+def make_parts(config: A2CConfig, env: Any, env_params: PyTree, network: ActorCritic) -> Parts:
+    """A2C around any actor-critic."""
+    actor = make_actor(config, env, env_params, network)
+    optimizer = optax.chain(
+        optax.clip_by_global_norm(config.max_gradient_norm),
+        optax.rmsprop(learning_rate_schedule(config, 1), decay=0.99, eps=1e-5),
+    )
+
+    def loss(params: PyTree, experience: Experience, advantages: Array, targets: Array) -> tuple[Float[Array, ""], Metrics]:
+        contexts = contexts_of(network, params, experience)
+        distribution = network.distribution(params, contexts)
+        policy_loss = losses.policy_gradient_loss(distribution.log_prob(experience.action), advantages)
+        value_loss = losses.value_loss(network.value(params, contexts), targets)
+        entropy = distribution.entropy().mean()
+        metrics = {"policy_loss": policy_loss, "value_loss": value_loss, "entropy": entropy}
+        return policy_loss + config.value_coefficient * value_loss - config.entropy_coefficient * entropy, metrics
+
+    def learn(key: jax.Array, learner: Learner, transitions: Transition) -> tuple[Learner, Metrics]:
+        learner, e = actor.appraise(learner, transitions)
+        advantages, targets = losses.generalized_advantage_estimation(
+            e.reward, e.value, e.next_value, e.terminated, e.truncated, config.discount, config.gae_lambda
+        )
+        params, optimizer_state, metrics = descend(
+            optimizer, loss, learner.params, learner.optimizer_state, e, advantages, targets
+        )
+        metrics["explained_variance"] = losses.explained_variance(e.value, targets)
+        metrics["parameter_norm"] = optax.global_norm(params)
+        return actor.observe(learner._replace(params=params, optimizer_state=optimizer_state), transitions), metrics
+
+    return Parts(lambda key: actor.init(key, optimizer.init), actor.collect, learn, actor.policy, network.initial_carry)
+
+
+@register(
+    "a2c",
+    A2CConfig,
+    paper="Mnih et al. 2016, arXiv 1602.01783",
+    field="online",
+    actions="discrete, continuous",
+    status="complete",
+)
+def a2c(config: A2CConfig, env: Any, params: PyTree) -> Algorithm:
+    """A2C with a softmax policy for discrete actions and a Gaussian one for continuous actions."""
+    network = make_network("a2c", config, env, params)
+    return as_algorithm(config, make_parts(config, env, params, network), env, params)

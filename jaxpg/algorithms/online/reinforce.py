@@ -1,0 +1,110 @@
+"""REINFORCE (Williams, 1992): the score function weighted by the return that followed.
+
+Collect a window, compute each step's discounted return to go, subtract a baseline that does not depend on the action, and
+take one gradient step.
+
+Two baselines. `value`: a learned value function, which also stands for what lies beyond the window's end (Sutton and Barto,
+2018, section 13.4). `mean`: the mean return of the batch, without any learned value; then only steps whose episode ended
+within the window count, so windows should be several episodes long, and a time limit counts as the end of the task.
+
+Differences from the paper: normalised observations, scaled rewards, Adam, and a bound on the gradient's norm. The state
+distribution is not discounted (no factor gamma^t), as nearly everywhere in practice.
+"""
+
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+from jaxtyping import Array, Bool, Float, PyTree
+
+from jaxpg import losses
+from jaxpg.algorithm import Algorithm, Metrics, Scalar, hyperparameter, register, static
+from jaxpg.networks import ActorCritic
+from jaxpg.on_policy import (
+    Experience,
+    Learner,
+    OnPolicyConfig,
+    Parts,
+    as_algorithm,
+    contexts_of,
+    descend,
+    learning_rate_schedule,
+    make_actor,
+    make_network,
+)
+from jaxpg.rollout import Transition
+
+
+@struct.dataclass
+class REINFORCEConfig(OnPolicyConfig):
+    """Hyperparameters of REINFORCE."""
+
+    num_envs: int = static(8, "environments stepped side by side")
+    baseline: Literal["value", "mean"] = static("value", "what is subtracted from returns")
+    learning_rate: Scalar = hyperparameter(3e-3, "step size of Adam", low=0)
+    entropy_coefficient: Scalar = hyperparameter(0.001, "weight of the entropy bonus", low=0)
+
+
+def make_parts(config: REINFORCEConfig, env: Any, env_params: PyTree, network: ActorCritic) -> Parts:
+    """REINFORCE around any actor-critic (with the baseline `mean` the critic is not used)."""
+    actor = make_actor(config, env, env_params, network)
+    optimizer = optax.chain(
+        optax.clip_by_global_norm(config.max_gradient_norm),
+        optax.adam(learning_rate_schedule(config, 1), eps=1e-5, eps_root=1e-16),
+    )
+
+    def weigh(e: Experience) -> tuple[Float[Array, "time env"], Float[Array, "time env"]]:
+        """The weight of every action, and the returns."""
+        if config.baseline == "value":
+            returns = losses.monte_carlo_returns(e.reward, e.next_value, e.terminated, e.truncated, config.discount)
+            return returns - e.value, returns
+        nothing_more = jnp.zeros_like(e.reward)
+        returns = losses.monte_carlo_returns(e.reward, nothing_more, e.terminated, e.truncated, config.discount)
+        complete = has_ended(e.terminated | e.truncated)
+        baseline = jnp.mean(returns, where=complete)
+        share = complete.mean()  # of the steps, so that the loss is a mean over those that count
+        return jnp.where(complete & (share > 0), (returns - baseline) / jnp.maximum(share, 1e-6), 0.0), returns
+
+    def loss(params: PyTree, experience: Experience, weights: Array, returns: Array) -> tuple[Float[Array, ""], Metrics]:
+        contexts = contexts_of(network, params, experience)
+        distribution = network.distribution(params, contexts)
+        policy_loss = losses.policy_gradient_loss(distribution.log_prob(experience.action), weights)
+        entropy = distribution.entropy().mean()
+        total = policy_loss - config.entropy_coefficient * entropy
+        metrics = {"policy_loss": policy_loss, "entropy": entropy}
+        if config.baseline == "value":
+            metrics["value_loss"] = losses.value_loss(network.value(params, contexts), returns)
+            total += config.value_coefficient * metrics["value_loss"]
+        return total, metrics
+
+    def learn(key: jax.Array, learner: Learner, transitions: Transition) -> tuple[Learner, Metrics]:
+        learner, experience = actor.appraise(learner, transitions)
+        weights, returns = weigh(experience)
+        params, optimizer_state, metrics = descend(
+            optimizer, loss, learner.params, learner.optimizer_state, experience, weights, returns
+        )
+        metrics["parameter_norm"] = optax.global_norm(params)
+        return actor.observe(learner._replace(params=params, optimizer_state=optimizer_state), transitions), metrics
+
+    return Parts(lambda key: actor.init(key, optimizer.init), actor.collect, learn, actor.policy, network.initial_carry)
+
+
+def has_ended(done: Bool[Array, "time env"]) -> Bool[Array, "time env"]:
+    """Whether the episode of each step ended within the window."""
+    return jax.lax.cummax(done.astype(jnp.int32), axis=0, reverse=True) > 0
+
+
+@register(
+    "reinforce",
+    REINFORCEConfig,
+    paper="Williams 1992",
+    field="online",
+    actions="discrete, continuous",
+    status="complete",
+)
+def reinforce(config: REINFORCEConfig, env: Any, params: PyTree) -> Algorithm:
+    """REINFORCE with a softmax policy for discrete actions and a Gaussian one for continuous actions."""
+    network = make_network("reinforce", config, env, params)
+    return as_algorithm(config, make_parts(config, env, params, network), env, params)

@@ -1,0 +1,334 @@
+"""What on-policy algorithms share: acting with an actor-critic, and what the experience looks like to a learner.
+
+An algorithm of this family is a function `learn`; the rest is here. Observations are stored as they came and normalised
+when they are read, with statistics that change only between updates, so that acting and learning agree to the bit.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+from jaxtyping import Array, Bool, Float, PyTree
+
+from jaxpg.algorithm import Algorithm, InputError, Metrics, Policy, Scalar, hyperparameter, static
+from jaxpg.networks import (
+    MLP,
+    ActorCritic,
+    CategoricalActor,
+    GaussianActor,
+    Memory,
+    MultiCategoricalActor,
+    actor_critic,
+    recall,
+)
+from jaxpg.normalization import (
+    RewardScaling,
+    RunningStatistics,
+    init_reward_scaling,
+    init_statistics,
+    normalize,
+    scale_rewards,
+    update_statistics,
+)
+from jaxpg.rollout import RolloutState, Transition, episode_metrics, init_rollout, rollout
+from jaxpg.spaces import (
+    is_discrete,
+    is_multi_discrete,
+    observation_encoder,
+    observation_size,
+    require_box_actions,
+    to_action_space,
+)
+
+
+@struct.dataclass
+class OnPolicyConfig:
+    """Hyperparameters of every on-policy algorithm."""
+
+    total_steps: int = static(500_000, "environment steps of the whole run: its length and the horizon of annealing")
+    num_envs: int = static(16, "environments stepped side by side")
+    num_steps: int = static(128, "steps per environment and update")
+    hidden_sizes: tuple[int, ...] = static((64, 64), "hidden layers of actor and critic")
+    activation: Literal["tanh", "relu", "swish"] = static("tanh", "activation of the hidden layers")
+    memory: Literal["none", "gru", "lstm"] = static("none", "recurrent cell in front of actor and critic")
+    memory_size: int = static(128, "units of the recurrent cell")
+    time_limit: Literal["bootstrap", "terminal", "mask"] = static(
+        "bootstrap",
+        "at a time limit: use the final observation's value, treat it as an end of the task, or drop the step",
+    )
+    normalize_observations: bool = static(True, "divide observations by their running standard deviation")
+    normalize_rewards: bool = static(True, "divide rewards by the running standard deviation of returns")
+    anneal_learning_rate: bool = static(True, "let the learning rate fall linearly to zero over total_steps")
+    learning_rate: Scalar = hyperparameter(3e-4, "step size", low=0)
+    discount: Scalar = hyperparameter(0.99, "gamma", low=0, high=1)
+    entropy_coefficient: Scalar = hyperparameter(0.0, "weight of the entropy bonus", low=0)
+    value_coefficient: Scalar = hyperparameter(0.5, "weight of the value loss", low=0)
+    max_gradient_norm: Scalar = hyperparameter(0.5, "gradients are scaled down to this global norm", low=0)
+
+
+class Learner(NamedTuple):
+    """What learning changes; `extra` is what an algorithm keeps beyond the rest."""
+
+    params: PyTree
+    optimizer_state: PyTree
+    observation_statistics: RunningStatistics
+    reward_scaling: RewardScaling
+    extra: PyTree = ()
+
+
+class OnPolicyState(NamedTuple):
+    """The whole state of a run."""
+
+    key: jax.Array
+    learner: Learner
+    rollout: RolloutState
+
+
+class Behaviour(NamedTuple):
+    """Of each step: the action as sampled, before it was clipped to the action space, its log-probability, and the carry."""
+
+    action: Array
+    log_prob: Float[Array, "*batch"]
+    carry: PyTree
+
+
+class Experience(NamedTuple):
+    """A rollout as a learner reads it; axes (time, env), `carry` alone (env, ...)."""
+
+    features: Float[Array, "time env feature"]
+    starts: Bool[Array, "time env"]
+    carry: PyTree
+    action: Array
+    log_prob: Float[Array, "time env"]
+    value: Float[Array, "time env"]
+    next_value: Float[Array, "time env"]
+    reward: Float[Array, "time env"]
+    terminated: Bool[Array, "time env"]
+    truncated: Bool[Array, "time env"]
+
+
+class Parts(NamedTuple):
+    """An on-policy algorithm in parts, for those that train it inside theirs: curricula, robust control, meta-learning.
+
+    Attributes:
+      init: `key -> learner`.
+      collect: `(key, learner, rollout_state, env_params, params_axis=None) -> (rollout_state, transitions)`; with
+        `params_axis=0`, every environment has a row of `env_params`.
+      learn: `(key, learner, transitions) -> (learner, metrics)`.
+      policy: `(learner, deterministic=True) -> Policy`.
+      initial_carry: the memory at the start of an episode, for `init_rollout`.
+    """
+
+    init: Callable[[jax.Array], Learner]
+    collect: Callable[..., tuple[RolloutState, Transition]]
+    learn: Callable[[jax.Array, Learner, Transition], tuple[Learner, Metrics]]
+    policy: Callable[..., Policy]
+    initial_carry: PyTree = ()
+
+
+class Actor(NamedTuple):
+    """What `make_actor` gives an algorithm to build its `learn` on.
+
+    Attributes:
+      init: `(key, init_optimizer) -> learner`.
+      collect, policy: as in `Parts`.
+      appraise: `(learner, transitions) -> (learner, experience)`: features, values and scaled rewards.
+      observe: `(learner, transitions) -> learner` with the observations counted: the last thing that an update does, so
+        that acting and learning within it saw the same statistics.
+    """
+
+    init: Callable[[jax.Array, Callable[[PyTree], PyTree]], Learner]
+    collect: Callable[..., tuple[RolloutState, Transition]]
+    appraise: Callable[[Learner, Transition], tuple[Learner, Experience]]
+    observe: Callable[[Learner, Transition], Learner]
+    policy: Callable[..., Policy]
+
+
+def make_actor(
+    config: OnPolicyConfig,
+    env: Any,
+    env_params: PyTree,
+    network: ActorCritic,
+    best_action: Callable[[Any, jax.Array], Array] = lambda distribution, key: distribution.mode(),
+) -> Actor:
+    """Acting with any actor-critic.
+
+    Args:
+      best_action: `(distribution, key) -> action` of the deterministic policy.
+    """
+    action_space = env.action_space(env_params)
+    encode = observation_encoder(env, env_params)
+
+    def init(key: jax.Array, init_optimizer: Callable[[PyTree], PyTree]) -> Learner:
+        params = network.init(key)
+        statistics = init_statistics((observation_size(env, env_params),))
+        return Learner(params, init_optimizer(params), statistics, init_reward_scaling(config.num_envs))
+
+    def features_of(statistics: RunningStatistics, observation: PyTree) -> Float[Array, "*batch feature"]:
+        features = encode(observation)
+        return normalize(statistics, features) if config.normalize_observations else features
+
+    def collect(
+        key: jax.Array, learner: Learner, state: RolloutState, env_params: PyTree, params_axis: int | None = None
+    ) -> tuple[RolloutState, Transition]:
+        def act(key: jax.Array, observation: PyTree, carry: PyTree) -> tuple[Array, Behaviour, PyTree]:
+            features = features_of(learner.observation_statistics, observation)
+            next_carry, contexts = network.remember(learner.params, carry, features)
+            distribution = network.distribution(learner.params, contexts)
+            action = jax.lax.stop_gradient(distribution.sample(seed=key))  # data, also to a meta-gradient
+            behaviour = Behaviour(action, distribution.log_prob(action), carry)
+            return to_action_space(action_space, action), behaviour, next_carry
+
+        return rollout(key, act, env, env_params, state, config.num_steps, params_axis, network.initial_carry)
+
+    def appraise(learner: Learner, transitions: Transition) -> tuple[Learner, Experience]:
+        behaviour: Behaviour = transitions.extras
+        rewards, terminated = transitions.reward, transitions.terminated
+        scaling = learner.reward_scaling
+        if config.normalize_rewards:
+            scaling, rewards = scale_rewards(scaling, rewards, transitions.done, config.discount)
+        # One step of the memory from the carry that was stored with each observation, all of them at once.
+        features = features_of(learner.observation_statistics, transitions.observation)
+        carry, contexts = network.remember(learner.params, behaviour.carry, features)
+        values = network.value(learner.params, contexts)
+        next_features = features_of(learner.observation_statistics, transitions.next_observation)
+        next_values = network.value(learner.params, network.remember(learner.params, carry, next_features)[1])
+        if config.time_limit == "terminal":
+            terminated = transitions.done
+        elif config.time_limit == "mask":  # a reward and a successor that make the temporal difference zero, as in Brax
+            cut = transitions.truncated & ~terminated
+            rewards, next_values = jnp.where(cut, values, rewards), jnp.where(cut, 0.0, next_values)
+        experience = Experience(
+            features=features,
+            starts=jnp.concatenate([jnp.zeros_like(terminated[:1]), transitions.done[:-1]]),
+            carry=jax.tree.map(lambda x: x[0], behaviour.carry),
+            action=behaviour.action,
+            log_prob=behaviour.log_prob,
+            value=values,
+            next_value=next_values,
+            reward=rewards,
+            terminated=terminated,
+            truncated=transitions.truncated,
+        )
+        return learner._replace(reward_scaling=scaling), experience
+
+    def observe(learner: Learner, transitions: Transition) -> Learner:
+        statistics = update_statistics(learner.observation_statistics, encode(transitions.observation))
+        return learner._replace(observation_statistics=statistics)
+
+    def distribution(params: PyTree, observation: PyTree) -> Any:
+        network_params, statistics = params
+        return network.distribution(network_params, features_of(statistics, observation))
+
+    def act(deterministic: bool) -> Callable[..., tuple[Array, PyTree]]:
+        def act(params: PyTree, key: jax.Array, observation: PyTree, carry: PyTree) -> tuple[Array, PyTree]:
+            network_params, statistics = params
+            carry, context = network.remember(network_params, carry, features_of(statistics, observation))
+            actions = network.distribution(network_params, context)
+            action = best_action(actions, key) if deterministic else actions.sample(seed=key)
+            return to_action_space(action_space, action), carry
+
+        return act
+
+    acts = {True: act(True), False: act(False)}  # one function object each, so that compiled evaluations are found again
+
+    def policy(learner: Learner, deterministic: bool = True) -> Policy:
+        return Policy(
+            params=(learner.params, learner.observation_statistics),
+            act=acts[deterministic],
+            initial_carry=network.initial_carry,
+            distribution=None if config.memory != "none" else distribution,
+        )
+
+    return Actor(init, collect, appraise, observe, policy)
+
+
+def make_network(name: str, config: OnPolicyConfig, env: Any, env_params: PyTree) -> ActorCritic:
+    """The actor-critic that fits the environment: softmax policies for discrete actions, a Gaussian for continuous ones.
+
+    Raises:
+      InputError: the environment's spaces are of another kind.
+    """
+    space = env.action_space(env_params)
+    actor: Any
+    if is_discrete(space):
+        actor = CategoricalActor(int(space.n), config.hidden_sizes, config.activation)
+    elif is_multi_discrete(space):
+        actor = MultiCategoricalActor(tuple(int(n) for n in space.nvec), config.hidden_sizes, config.activation)
+    else:
+        action_size = math.prod(require_box_actions(name, env, env_params).shape)
+        actor = GaussianActor(action_size, config.hidden_sizes, config.activation)
+    return join(config, actor, observation_size(env, env_params))
+
+
+def join(config: OnPolicyConfig, actor: Any, feature_size: int) -> ActorCritic:
+    """An actor module with the critic and the memory that the configuration asks for."""
+    memory = None if config.memory == "none" else Memory(config.memory, config.memory_size)
+    return actor_critic(actor, MLP(config.hidden_sizes, 1, 1.0, config.activation), feature_size, memory)
+
+
+def contexts_of(network: ActorCritic, params: PyTree, experience: Any) -> Float[Array, "*batch context"]:
+    """What actor and critic read, for parameters to be differentiated: memories are computed anew along the rollout."""
+    return recall(network, params, experience.carry, experience.features, experience.starts)
+
+
+def learning_rate_schedule(config: OnPolicyConfig, gradient_steps_per_update: int) -> Any:
+    """The learning rate for optax: constant, or falling linearly to zero over the run's updates."""
+    if not config.anneal_learning_rate:
+        return config.learning_rate
+    num_updates = math.ceil(config.total_steps / (config.num_envs * config.num_steps))
+
+    def learning_rate(gradient_steps: Array) -> Array:
+        return config.learning_rate * jnp.maximum(1.0 - gradient_steps // gradient_steps_per_update / num_updates, 0.0)
+
+    return learning_rate
+
+
+def descend(
+    optimizer: optax.GradientTransformation,
+    loss: Callable[..., tuple[Float[Array, ""], Metrics]],
+    params: PyTree,
+    optimizer_state: PyTree,
+    *arguments: Any,
+) -> tuple[PyTree, PyTree, Metrics]:
+    """One gradient step on `loss(params, *arguments) -> (loss, metrics)`: parameters, optimiser state, metrics."""
+    gradient, metrics = jax.grad(loss, has_aux=True)(params, *arguments)
+    changes, optimizer_state = optimizer.update(gradient, optimizer_state, params)
+    metrics["gradient_norm"] = optax.global_norm(gradient)
+    return optax.apply_updates(params, changes), optimizer_state, metrics
+
+
+def as_algorithm(config: OnPolicyConfig, parts: Parts, env: Any, env_params: PyTree) -> Algorithm:
+    """An update is: collect, then learn."""
+
+    def init(key: jax.Array) -> OnPolicyState:
+        key, learner_key, env_key = jax.random.split(key, 3)
+        start = init_rollout(env_key, env, env_params, config.num_envs, initial_carry=parts.initial_carry)
+        return OnPolicyState(key, parts.init(learner_key), start)
+
+    def update(state: OnPolicyState) -> tuple[OnPolicyState, Metrics]:
+        key, collect_key, learn_key = jax.random.split(state.key, 3)
+        rollout_state, transitions = parts.collect(collect_key, state.learner, state.rollout, env_params)
+        learner, metrics = parts.learn(learn_key, state.learner, transitions)
+        return OnPolicyState(key, learner, rollout_state), metrics | episode_metrics(rollout_state.episodes)
+
+    def policy(state: OnPolicyState, deterministic: bool = True) -> Policy:
+        return parts.policy(state.learner, deterministic)
+
+    steps = config.num_envs * config.num_steps
+    return Algorithm(init, update, policy, config, steps, math.ceil(config.total_steps / steps))
+
+
+def require_divisible(what: str, number: int, num_minibatches: int) -> None:
+    """Checks that minibatches are equal.
+
+    Raises:
+      InputError: they are not; the nearest number that divides is offered.
+    """
+    if number % num_minibatches:
+        nearest = min((d for d in range(1, number + 1) if number % d == 0), key=lambda d: abs(d - num_minibatches))
+        raise InputError(f"{what} does not divide into num_minibatches = {num_minibatches}; the nearest that does is {nearest}")

@@ -14,6 +14,8 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
+from jaxpg_envs.suites import SUITES
+
 BRAX_BACKENDS = ("generalized", "spring", "positional", "mjx")
 
 
@@ -94,6 +96,7 @@ def registered() -> list[Entry]:
     return [
         *(Entry(id, f"gymnax {suite}", text) for id, (suite, text) in _GYMNAX.items()),
         *(Entry(id, *row) for id, row in (_BRAX_IDS | _JAXPG).items()),
+        *(Entry(f"{suite}/{name}", suite, text) for suite, names in SUITES.items() for name, text in names.items()),
         *(entry for entry, _ in _own.values()),
     ]
 
@@ -121,14 +124,15 @@ def make(id: str, **kwargs: Any) -> tuple[Any, Any]:
         id: a name from `registered()`, or one registered with gymnax itself.
         kwargs: for the constructor of the environment. `brax/NAME` takes `backend` ("generalized", the
             default, "spring", "positional", "mjx") and `max_steps_in_episode` (default 1000) besides the
-            arguments of brax's class; `mjx/NAME` is `brax/NAME` with the backend "mjx".
+            arguments of brax's class; `mjx/NAME` is `brax/NAME` with the backend "mjx". The other suites take
+            `max_steps_in_episode` besides what `make` in their adapter says.
 
     Returns:
         `(env, params)`; `params` is a pytree that `env.reset` and `env.step` take.
 
     Raises:
         UnknownEnvironmentError: no environment has this name.
-        EnvironmentInputError: an argument is unknown, or the constructor refuses it.
+        EnvironmentInputError: an argument is unknown, the constructor refuses it, or the suite is not installed.
     """
     if id in _own:
         factory = _own[id][1]
@@ -136,6 +140,9 @@ def make(id: str, **kwargs: Any) -> tuple[Any, Any]:
         return factory(**kwargs)
     if id in _BRAX_IDS:
         return _make_brax(id, **kwargs)
+    suite, _, name = id.partition("/")
+    if name in SUITES.get(suite, ()):
+        return _make_from_suite(suite, name, **kwargs)
     if id == "StatelessCartPole-v1":
         factory = importlib.import_module("jaxpg_envs.partial_observation").stateless_cartpole
         _refuse_unknown(id, kwargs, factory)
@@ -177,6 +184,21 @@ def _make_brax(id: str, max_steps_in_episode: int = 1000, **kwargs: Any) -> tupl
         except (AssertionError, KeyError, TypeError, ValueError) as error:
             raise EnvironmentInputError(f"{id} refuses {_written(kwargs)}: {error}") from error
     env = adapter.BraxEnvironment(physics, id, max_steps_in_episode)
+    return env, env.default_params
+
+
+def _make_from_suite(suite: str, name: str, **kwargs: Any) -> tuple[Any, Any]:
+    id = f"{suite}/{name}"
+    with _without_brax_chatter():
+        try:
+            adapter = importlib.import_module(f"jaxpg_envs.{suite}_adapter")
+        except ModuleNotFoundError as error:
+            raise EnvironmentInputError(f"{id} is not installed ({error}): pip install 'jaxpg[{suite}]'") from error
+        _refuse_unknown(id, kwargs, adapter.make)
+        try:
+            env = adapter.make(name, **kwargs)
+        except (AssertionError, AttributeError, KeyError, TypeError, ValueError) as error:
+            raise EnvironmentInputError(f"{id} refuses {_written(kwargs)}: {error}") from error
     return env, env.default_params
 
 

@@ -10,18 +10,21 @@ from brax import envs as brax_envs
 
 import jaxpg_envs
 from jaxpg_envs import EnvironmentInputError, UnknownEnvironmentError, registry
+from jaxpg_envs.suites import SUITES
 
 
 def test_the_table_is_complete():
     names = set(brax_envs._envs) - {"fast"}  # brax's own test environment
     physics = {f"{suite}/{name}" for suite in ("brax", "mjx") for name in names} - {"mjx/swimmer"}
-    ours = [entry for entry in jaxpg_envs.registered() if entry.suite != "own"]  # other tests register their own
+    others = {"own", *SUITES}  # other tests register their own; of the extras see test_suites.py
+    ours = [entry for entry in jaxpg_envs.registered() if entry.suite not in others]
     assert {entry.id for entry in ours} == set(gymnax.registered_envs) | physics | {"StatelessCartPole-v1"}
-    assert all(entry.suite and entry.description for entry in ours)
+    assert all(entry.suite and entry.description for entry in jaxpg_envs.registered() if entry.suite != "own")
 
 
 def test_importing_is_light():
-    program = "import sys, jaxpg_envs; jaxpg_envs.registered(); print({'gymnax', 'brax', 'mujoco'} & set(sys.modules))"
+    heavy = {"gymnax", "brax", "mujoco", "mujoco_playground", *SUITES}
+    program = f"import sys, jaxpg_envs; jaxpg_envs.registered(); print({heavy} & set(sys.modules))"
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=with_path())
     assert result.stdout.strip() == "set()", result.stderr
 

@@ -110,7 +110,7 @@ def plot_sweep(summary: dict[str, Any], path: str | os.PathLike | None = None) -
         caption += f"    {'band' if coordinates[0].is_number else 'bar'}: 95 % bootstrap interval" if seeds > 1 else ""
     else:
         present = scores[np.isfinite(scores)] if missing < len(scores) else np.zeros(1)
-        norm = Normalize(present.min(), present.max())
+        norm = Normalize(float(np.min(present)), float(np.max(present)))
         if len(coordinates) > 2:
             _draw_parallel(axes, coordinates, scores, norm)
         elif len(scores) == len(coordinates[0].values) * len(coordinates[1].values):

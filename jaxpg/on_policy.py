@@ -302,7 +302,7 @@ def descend(
     return optax.apply_updates(params, changes), optimizer_state, metrics
 
 
-def mean_over_chunks(function: Callable[[PyTree], PyTree], chunks: PyTree[Array, "chunk ..."], num_chunks: int) -> PyTree:
+def mean_over_chunks(function: Callable[[PyTree], PyTree], chunks: PyTree, num_chunks: int) -> PyTree:
     """The mean of `function` over the leading axis, one chunk after the other: what it computes for one may stay in cache."""
     if num_chunks == 1:
         return function(jax.tree.map(lambda x: x[0], chunks))

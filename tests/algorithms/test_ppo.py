@@ -13,7 +13,7 @@ from environments import Cycle, Pictures, Walk
 import jaxpg
 import jaxpg_envs
 from jaxpg.algorithm import configure
-from jaxpg.algorithms.online.ppo import PPOConfig, make_parts
+from jaxpg.algorithms.online.ppo import PPOConfig, chunks_of, make_parts
 from jaxpg.normalization import normalize
 from jaxpg.on_policy import make_network
 
@@ -268,6 +268,19 @@ def test_minibatches_partition_the_batch_in_every_epoch(start):
         np.testing.assert_array_equal(np.unique(epoch, axis=0), np.unique(everything, axis=0))
         assert (epoch != everything).any()  # shuffled
     assert (epochs[0] != epochs[1]).any()
+
+
+def test_gradients_in_chunks_are_the_gradient(start):
+    """Minibatches of 16 samples at once, in 2 chunks and one by one: the same step but for rounding."""
+    whole, *chunked = (compiled_update(**TINY, chunk_size=size)(rates(), start) for size in (16, 8, 1))
+    for state, metrics in chunked:
+        assert_close(state.learner.params, whole[0].learner.params, rtol=1e-3, atol=2e-5)
+        assert_close(metrics, whole[1], rtol=1e-3, atol=1e-4)
+
+
+def test_chunks_are_equal_and_no_larger_than_asked_for():
+    assert [chunks_of(16, size) for size in (16, 8, 7, 1, 100)] == [1, 2, 4, 16, 1]
+    assert chunks_of(65_536, 0) == (64 if jax.default_backend() == "cpu" else 1)
 
 
 def test_the_kl_penalty_keeps_the_policy_near(start):

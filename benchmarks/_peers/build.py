@@ -1,0 +1,34 @@
+"""Makes the peers' environments: `python -m benchmarks._peers.build`.
+
+rejax speaks the interface of gymnax before 1.0, so it cannot share an environment with us; everything else is pinned as ours.
+"""
+
+import subprocess
+import sys
+from pathlib import Path
+
+FOLDER = Path(__file__).parents[2] / ".cache" / "peers"
+PINS = {"rejax": ["rejax==0.1.3", "gymnax==0.0.9"]}
+OURS = ("jax", "jaxlib", "flax", "optax", "distrax", "numpy", "chex")
+
+
+def interpreter(peer: str) -> str | None:
+    """The Python of a peer's environment, None if it was not made."""
+    python = FOLDER / peer / "bin" / "python"
+    return str(python) if python.exists() else None
+
+
+def build(peer: str) -> None:
+    """Makes the environment of a peer, with our versions of what both use."""
+    from importlib.metadata import version
+
+    folder = FOLDER / peer
+    subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+    pins = [*PINS[peer], *(f"{name}=={version(name)}" for name in OURS)]
+    subprocess.run([str(folder / "bin" / "pip"), "install", "--quiet", *pins], check=True)
+
+
+if __name__ == "__main__":
+    for name in PINS:
+        build(name)
+        print(f"{name}: {interpreter(name)}")

@@ -36,11 +36,11 @@ from jaxpg.normalization import (
 )
 from jaxpg.rollout import RolloutState, Transition, episode_metrics, init_rollout, rollout
 from jaxpg.spaces import (
+    is_box,
     is_discrete,
     is_multi_discrete,
     observation_encoder,
     observation_size,
-    require_box_actions,
     to_action_space,
 )
 
@@ -259,9 +259,10 @@ def make_network(name: str, config: OnPolicyConfig, env: Any, env_params: PyTree
         actor = CategoricalActor(int(space.n), config.hidden_sizes, config.activation)
     elif is_multi_discrete(space):
         actor = MultiCategoricalActor(tuple(int(n) for n in space.nvec), config.hidden_sizes, config.activation)
+    elif is_box(space):
+        actor = GaussianActor(math.prod(space.shape), config.hidden_sizes, config.activation)
     else:
-        action_size = math.prod(require_box_actions(name, env, env_params).shape)
-        actor = GaussianActor(action_size, config.hidden_sizes, config.activation)
+        raise InputError(f"{name} takes Box, Discrete and MultiDiscrete actions, but {env.name} has {space}")
     return join(config, actor, observation_size(env, env_params))
 
 

@@ -118,17 +118,17 @@ def test_a_mixture_needs_an_expert():
 
 @pytest.mark.parametrize("name", ["ppo", "pmoe_ppo"])
 def test_unsupported_observations_are_refused(name):
-    env = SimpleNamespace(
-        name="Nested", observation_space=lambda params: SimpleNamespace(spaces={}), action_space=WALK.action_space
-    )
-    assert "only Discrete and Box observations are supported" in refusal(jaxpg.make, name, env, None)
+    env = SimpleNamespace(name="Nested", observation_space=lambda params: SimpleNamespace(), action_space=WALK.action_space)
+    assert "observations of Nested are namespace(): Box, Discrete, MultiDiscrete" in refusal(jaxpg.make, name, env, None)
 
 
 def test_unsupported_actions_are_refused():
     env = SimpleNamespace(
-        name="Many", observation_space=lambda params: Box(0, 1, (2,)), action_space=lambda params: SimpleNamespace(nvec=(2, 3))
+        name="Many", observation_space=lambda params: Box(0, 1, (2,)), action_space=lambda params: SimpleNamespace(spaces={})
     )
-    assert "ppo needs continuous actions, but Many has namespace(nvec=(2, 3))" in refusal(jaxpg.make, "ppo", env, None)
+    assert "ppo takes Box, Discrete and MultiDiscrete actions, but Many has namespace(spaces={})" in refusal(
+        jaxpg.make, "ppo", env, None
+    )
 
 
 # --- Configurations ----------------------------------------------------------------------------------------------------

@@ -56,7 +56,7 @@ SAME_START = {  # by definition of the task
 }
 SHOWS_LIMIT = {"DiscountingChain-bsuite"}  # its observation is a clock, in units of the time limit
 
-IDS = [entry.id for entry in jaxpg_envs.registered() if entry.suite not in SUITES]
+IDS = [entry.id for entry in jaxpg_envs.registered() if entry.suite not in (*SUITES, "own")]  # own: of other tests
 BACKENDS = [("brax/inverted_pendulum", {"backend": backend}) for backend in ("spring", "positional")]
 EXTRAS = [  # any other id may stand here, but pgx/minatar-space_invaders: a blank state lets it search for ever
     "jumanji/Game2048-v1",

@@ -88,10 +88,9 @@ def rollout(
     num_envs = state.episodes.running_return.shape[0]
     step_envs = jax.vmap(env.step, in_axes=(0, 0, 0, params_axis))
 
-    def step(state: RolloutState, key: jax.Array) -> tuple[RolloutState, Transition]:
-        act_key, env_key = jax.random.split(key)
+    def step(state: RolloutState, keys: jax.Array) -> tuple[RolloutState, Transition]:
+        act_key, env_keys = keys[0], keys[1:]
         action, extras, carry = act(act_key, state.observation, state.carry)
-        env_keys = jax.random.split(env_key, num_envs)
         observation, env_state, reward, terminated, truncated, info = step_envs(
             env_keys, state.env_state, jax.lax.stop_gradient(action), params
         )
@@ -104,7 +103,8 @@ def rollout(
 
     zero = jnp.float32(0)
     state = state._replace(episodes=state.episodes._replace(completed=zero, return_sum=zero, length_sum=zero))
-    return jax.lax.scan(step, state, jax.random.split(key, num_steps))
+    # All keys at once: few environments cost less than the calls that would split keys within the loop.
+    return jax.lax.scan(step, state, jax.random.split(key, (num_steps, 1 + num_envs)))
 
 
 def _count(episodes: EpisodeStatistics, reward: Float[Array, " env"], done: Bool[Array, " env"]) -> EpisodeStatistics:

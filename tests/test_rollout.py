@@ -41,13 +41,12 @@ def rollouts(request):
     returns, lengths, loops = np.zeros(NUM_ENVS), np.zeros(NUM_ENVS, int), []
     for rollout_key in (first_key, second_key):
         steps, episodes = [], []
-        for step_key in jax.random.split(rollout_key, NUM_STEPS):
-            act_key, env_key = jax.random.split(step_key)
+        for act_key, *env_keys in jax.random.split(rollout_key, (NUM_STEPS, 1 + NUM_ENVS)):
             observation = jnp.stack([observation for observation, _ in envs])
             action, extras, _ = act(act_key, observation, jnp.asarray(lengths, jnp.int32))
             results = [
                 step(k, state, a, p)
-                for k, (_, state), a, p in zip(jax.random.split(env_key, NUM_ENVS), envs, action, rows, strict=True)
+                for k, (_, state), a, p in zip(env_keys, envs, action, rows, strict=True)
             ]
             envs = [(result[0], result[1]) for result in results]
             reward, terminated, truncated = (np.array([result[i] for result in results]) for i in (2, 3, 4))

@@ -119,13 +119,12 @@ def test_masked_steps_teach_nothing(walker):
     other_reward = walker.transitions._replace(reward=walker.transitions.reward + 5.0 * cut)
     shifted = walker.transitions.next_observation + 1.0 * cut[..., None]
     other_successor = walker.transitions._replace(next_observation=shifted)
-    config = configure("ppo", PPOConfig, {"time_limit": "mask", "normalize_rewards": False, "discount": 0.0, **rates(), **TINY})
+    config = configure("ppo", PPOConfig, {"time_limit": "mask", "normalize_rewards": False, **rates(), **TINY})
     masked = make_parts(config, WALK, WALK.params(), network_of(config))
     masked_learn = quick_jit(masked.learn)
     learn = lambda transitions: masked_learn(KEY, walker.state.learner, transitions)[0].params
     assert_same(learn(other_reward), learn(walker.transitions))
     assert_same(learn(other_successor), learn(walker.transitions))
-    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(learn(walker.transitions)))  # at discount 0 as well
     bootstrapped = [
         walker.learn(KEY, walker.state.learner, t)[0].params["actor"]["params"]["log_std"]
         for t in (walker.transitions, other_reward, other_successor)
@@ -268,6 +267,13 @@ def test_minibatches_partition_the_batch_in_every_epoch(start):
         np.testing.assert_array_equal(np.unique(epoch, axis=0), np.unique(everything, axis=0))
         assert (epoch != everything).any()  # shuffled
     assert (epochs[0] != epochs[1]).any()
+
+
+def test_an_entropy_bonus_widens_the_policy(start):
+    update = compiled_update(**TINY)
+    with_bonus, without = (update({**rates(), "entropy_coefficient": jnp.float32(weight)}, start)[0] for weight in (0.5, 0.0))
+    spread = lambda state: state.learner.params["actor"]["params"]["log_std"].mean()
+    assert spread(with_bonus) > spread(without) + 1e-3
 
 
 def test_gradients_in_chunks_are_the_gradient(start):

@@ -194,9 +194,9 @@ def make_actor(
         # One step of the memory from the carry that was stored with each observation, all of them at once.
         features = features_of(learner.observation_statistics, transitions.observation)
         carry, contexts = network.remember(learner.params, behaviour.carry, features)
-        values = network.value(learner.params, contexts)
         next_features = features_of(learner.observation_statistics, transitions.next_observation)
-        next_values = network.value(learner.params, network.remember(learner.params, carry, next_features)[1])
+        next_contexts = network.remember(learner.params, carry, next_features)[1]
+        values, next_values = network.value(learner.params, jnp.stack([contexts, next_contexts]))
         if config.time_limit == "terminal":
             terminated = transitions.done
         elif config.time_limit == "mask":  # a reward and a successor that make the temporal difference zero, as in Brax
@@ -217,6 +217,8 @@ def make_actor(
         return learner._replace(reward_scaling=scaling), experience
 
     def observe(learner: Learner, transitions: Transition) -> Learner:
+        if not config.normalize_observations:
+            return learner
         statistics = update_statistics(learner.observation_statistics, encode(transitions.observation))
         return learner._replace(observation_statistics=statistics)
 

@@ -44,10 +44,7 @@ def rollouts(request):
         for act_key, *env_keys in jax.random.split(rollout_key, (NUM_STEPS, 1 + NUM_ENVS)):
             observation = jnp.stack([observation for observation, _ in envs])
             action, extras, _ = act(act_key, observation, jnp.asarray(lengths, jnp.int32))
-            results = [
-                step(k, state, a, p)
-                for k, (_, state), a, p in zip(env_keys, envs, action, rows, strict=True)
-            ]
+            results = [step(k, state, a, p) for k, (_, state), a, p in zip(env_keys, envs, action, rows, strict=True)]
             envs = [(result[0], result[1]) for result in results]
             reward, terminated, truncated = (np.array([result[i] for result in results]) for i in (2, 3, 4))
             final = np.stack([result[5]["final_observation"] for result in results])

@@ -24,12 +24,12 @@ def test_keys_decide():
     assert (one != other).mean() > 0.98
 
 
-@pytest.mark.parametrize("size", [64, 96])
+@pytest.mark.parametrize("size", [256, 384])
 def test_one_index_and_two_are_placed_as_if_any_order_could_occur(size):
     """Over 40,000 keys: where index 3 lands, and how far from it 4, of its row, and 3 + columns, of its column, land."""
     place = quick_jit(jax.vmap(lambda key: jnp.argsort(shuffled_indices(key, size))))
     places = np.asarray(place(jax.random.split(jax.random.key(0), 40_000)))
-    columns = {64: 8, 96: 12}[size]
+    columns = {256: 16, 384: 24}[size]
 
     def chi_square(x, number):
         counts, expected = np.bincount(x, minlength=number), len(x) / number

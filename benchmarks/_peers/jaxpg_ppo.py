@@ -1,5 +1,6 @@
 """Our PPO at the peers' setting."""
 
+import gymnax  # noqa: F401  (the peers import it before the clock starts, too)
 import jax
 
 import jaxpg

@@ -29,17 +29,18 @@ MODULES = {
 class FirstUpdate:
     """The parts of an algorithm, and what it collects and learns first."""
 
-    def __init__(self, name, **fields):
+    def __init__(self, name, params=None, **fields):
+        params = WALK.params() if params is None else params
         module, config_class = MODULES[name]
         self.config = configure(name, config_class, SIZES | fields)
-        self.network = make_network(name, self.config, WALK, WALK.params())
-        self.parts = module.make_parts(self.config, WALK, WALK.params(), self.network)
-        algorithm = jaxpg.make(name, WALK, WALK.params(), **SIZES | fields)
+        self.network = make_network(name, self.config, WALK, params)
+        self.parts = module.make_parts(self.config, WALK, params, self.network)
+        algorithm = jaxpg.make(name, WALK, params, **SIZES | fields)
 
         def run(key):
             state = algorithm.init(key)
             _, collect_key, learn_key = jax.random.split(state.key, 3)
-            _, transitions = self.parts.collect(collect_key, state.learner, state.rollout, WALK.params())
+            _, transitions = self.parts.collect(collect_key, state.learner, state.rollout, params)
             learner, metrics = self.parts.learn(learn_key, state.learner, transitions)
             return state.learner, transitions, learner, metrics
 
@@ -115,7 +116,7 @@ def test_reinforce_with_the_mean_counts_completed_episodes_only():
 
 
 def test_reinforce_without_a_completed_episode_learns_nothing():
-    update = FirstUpdate("reinforce", baseline="mean", num_steps=1, num_envs=2, entropy_coefficient=0.0)
+    update = FirstUpdate("reinforce", WALK.params(1e9), baseline="mean", num_steps=2, entropy_coefficient=0.0)
     assert not update.transitions.done.any()
     assert_same(update.after.params, update.before.params)
 

@@ -175,15 +175,12 @@ def make_parts(
             metrics["gradient_norm"] = optax.global_norm(gradient)
             return (optax.apply_updates(params, changes), optimizer_state), metrics
 
-        def epoch(carry: tuple[PyTree, PyTree], key: jax.Array) -> tuple[tuple, Metrics]:
-            shuffle_key, loss_key = jax.random.split(key)
-            size = config.num_envs if has_memory else batch_size
-            indices = shuffled_indices(shuffle_key, size).reshape(config.num_minibatches, -1)
-            keys = jax.random.split(loss_key, config.num_minibatches)
-            return jax.lax.scan(minibatch_step, carry, (indices, keys))
-
-        keys = jax.random.split(key, config.num_epochs)
-        (params, optimizer_state), metrics = jax.lax.scan(epoch, (learner.params, learner.optimizer_state), keys)
+        shuffle_key, loss_key = jax.random.split(key)
+        size = config.num_envs if has_memory else batch_size
+        epochs = jax.vmap(lambda key: shuffled_indices(key, size))(jax.random.split(shuffle_key, config.num_epochs))
+        num_gradient_steps = config.num_epochs * config.num_minibatches
+        steps = (epochs.reshape(num_gradient_steps, -1), jax.random.split(loss_key, num_gradient_steps))
+        (params, optimizer_state), metrics = jax.lax.scan(minibatch_step, (learner.params, learner.optimizer_state), steps)
         metrics = jax.tree.map(jnp.mean, metrics)
         metrics["explained_variance"] = losses.explained_variance(batch.value, batch.target)
         metrics["parameter_norm"] = optax.global_norm(params)

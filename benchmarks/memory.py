@@ -13,8 +13,8 @@ from benchmarks._runs import Task, train
 from jaxpg.experiment.plots import Picture, plot_learning_curves
 
 SEEDS = {"smoke": 2, "small": 8, "full": 10}
-PPO = {"num_envs": 16, "num_steps": 64, "num_epochs": 4, "num_minibatches": 4, "learning_rate": 1e-3}
-A2C = {"num_envs": 32, "num_steps": 16, "learning_rate": 3e-3}
+PPO = {"num_envs": 16, "num_steps": 64, "num_epochs": 4, "num_minibatches": 4, "learning_rate": 1e-3, "memory_size": 32}
+A2C = {"num_envs": 32, "num_steps": 16, "learning_rate": 3e-3, "memory_size": 32}
 
 
 class Question(NamedTuple):
@@ -25,8 +25,8 @@ class Question(NamedTuple):
     reach: float
 
 
-CHAIN = Task("MemoryChain-bsuite", 300_000, hyperparameters=PPO | {"entropy_coefficient": 0.01})
-POLE = Task("StatelessCartPole-v1", 1_000_000, hyperparameters=PPO)
+CHAIN = Task("MemoryChain-bsuite", 150_000, hyperparameters=PPO | {"entropy_coefficient": 0.01})
+POLE = Task("StatelessCartPole-v1", 500_000, hyperparameters=PPO)
 SMALL = [
     Question("ppo", CHAIN, 0.95),
     Question("ppo", POLE, 400.0),

@@ -14,6 +14,7 @@ import time
 def main():
     peer, row = sys.argv[1], json.loads(sys.argv[2])
     devices = row["devices"]
+    os.sched_setaffinity(0, row["cores"])
     if devices > 1:
         os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={devices}"
     import jax

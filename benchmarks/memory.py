@@ -46,7 +46,7 @@ def run(size: str, num_seeds: int) -> tuple[dict[str, Any], list[dict[str, Any]]
         folders: list[Path] = []
         for algorithm, task, reach in QUESTIONS[size]:
             for memory in ("gru", "none"):
-                folders.append(Path(temporary) / str(len(folders)))
+                folders.append(Path(temporary) / f"memory {memory}, run {len(folders)}")  # named so in the picture
                 fields = {**(task.hyperparameters or {}), "memory": memory}
                 summary = train(folders[-1], algorithm, task._replace(hyperparameters=fields), num_seeds)
                 results[f"{algorithm} {memory} {task.env}"] = summary

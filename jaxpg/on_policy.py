@@ -14,6 +14,7 @@ import optax
 from flax import struct
 from jaxtyping import Array, Bool, Float, PyTree
 
+from jaxpg import losses
 from jaxpg.algorithm import Algorithm, InputError, Metrics, Policy, Scalar, hyperparameter, static
 from jaxpg.networks import (
     MLP,
@@ -291,18 +292,52 @@ def learning_rate_schedule(config: OnPolicyConfig, gradient_steps_per_update: in
     return learning_rate
 
 
+def clipped_adam(config: OnPolicyConfig, gradient_steps_per_update: int) -> optax.GradientTransformation:
+    """Adam behind a bound on the gradient's global norm.
+
+    `eps_root` is far below what changes a step, but without it the derivative of training through a parameter whose gradient
+    is zero (a silent rectified unit) would be NaN.
+    """
+    return optax.chain(
+        optax.clip_by_global_norm(config.max_gradient_norm),
+        optax.adam(learning_rate_schedule(config, gradient_steps_per_update), eps=1e-5, eps_root=1e-16),
+    )
+
+
 def descend(
-    optimizer: optax.GradientTransformation,
-    loss: Callable[..., tuple[Float[Array, ""], Metrics]],
-    params: PyTree,
-    optimizer_state: PyTree,
-    *arguments: Any,
-) -> tuple[PyTree, PyTree, Metrics]:
-    """One gradient step on `loss(params, *arguments) -> (loss, metrics)`: parameters, optimiser state, metrics."""
-    gradient, metrics = jax.grad(loss, has_aux=True)(params, *arguments)
+    optimizer: optax.GradientTransformation, gradient: PyTree, params: PyTree, optimizer_state: PyTree
+) -> tuple[PyTree, PyTree]:
+    """One step of the optimiser: parameters and optimiser state."""
     changes, optimizer_state = optimizer.update(gradient, optimizer_state, params)
+    return optax.apply_updates(params, changes), optimizer_state
+
+
+def actor_critic_step(
+    config: OnPolicyConfig,
+    network: ActorCritic,
+    optimizer: optax.GradientTransformation,
+    learner: Learner,
+    experience: Experience,
+    advantages: Float[Array, "time env"],
+    targets: Float[Array, "time env"],
+) -> tuple[Learner, Metrics]:
+    """One gradient step of policy, value function and entropy bonus (Mnih et al., 2016)."""
+
+    def loss(params: PyTree) -> tuple[Float[Array, ""], Metrics]:
+        contexts = contexts_of(network, params, experience)
+        distribution = network.distribution(params, contexts)
+        policy_loss = losses.policy_gradient_loss(distribution.log_prob(experience.action), advantages)
+        value_loss = losses.value_loss(network.value(params, contexts), targets)
+        entropy = distribution.entropy().mean()
+        metrics = {"policy_loss": policy_loss, "value_loss": value_loss, "entropy": entropy}
+        return policy_loss + config.value_coefficient * value_loss - config.entropy_coefficient * entropy, metrics
+
+    gradient, metrics = jax.grad(loss, has_aux=True)(learner.params)
+    params, optimizer_state = descend(optimizer, gradient, learner.params, learner.optimizer_state)
     metrics["gradient_norm"] = optax.global_norm(gradient)
-    return optax.apply_updates(params, changes), optimizer_state, metrics
+    metrics["parameter_norm"] = optax.global_norm(params)
+    metrics["explained_variance"] = losses.explained_variance(experience.value, targets)
+    return learner._replace(params=params, optimizer_state=optimizer_state), metrics
 
 
 def mean_over_chunks(function: Callable[[PyTree], PyTree], chunks: PyTree, num_chunks: int) -> PyTree:

@@ -11,10 +11,27 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.custom_batching import custom_vmap
-from jaxtyping import Array, Bool, PRNGKeyArray, PyTree
+from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree
 
 CHUNKS = 16
 """A batch of N environments is reset ceil(N / CHUNKS) rows at a time, until no done row is left."""
+
+
+def step_and_reset(
+    env: Any, key: PRNGKeyArray, state: PyTree, action: Array, params: PyTree
+) -> tuple[PyTree, PyTree, Float[Array, ""], Bool[Array, ""], Bool[Array, ""], dict]:
+    """gymnax's `step` for an environment with `step_env`, `reset` and `is_truncated`.
+
+    Returns:
+        observation, state, reward, terminated, truncated and info. Where the episode ended, observation and
+        state are the start of the next one; `info["final_observation"]` is the true successor at every step.
+    """
+    key_step, key_reset = jax.random.split(key)
+    final_observation, successor, reward, terminated, info = env.step_env(key_step, state, action, params)
+    truncated = env.is_truncated(successor, params)
+    observation, state = reset_where_done(env.reset, terminated | truncated, key_reset, params, (final_observation, successor))
+    info |= {"terminated": terminated, "truncated": truncated, "final_observation": final_observation}
+    return observation, state, reward, terminated, truncated, info
 
 
 def reset_where_done(
@@ -66,6 +83,16 @@ def vary_alike(tree: PyTree) -> PyTree:
         return jax.lax.pcast(leaf, missing, to="varying") if missing else leaf
 
     return jax.tree.map(vary, tree)
+
+
+def strongly_typed(tree: PyTree) -> PyTree:
+    """The same values as arrays whose dtypes do not depend on what they meet: a scan wants one type for ever."""
+
+    def typed(leaf: Any) -> Array:
+        leaf = jnp.asarray(leaf)
+        return leaf.astype(leaf.dtype)
+
+    return jax.tree.map(typed, tree)
 
 
 def _reset_one(reset: Callable) -> Callable:

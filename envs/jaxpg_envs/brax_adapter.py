@@ -17,7 +17,7 @@ from gymnax.environments import environment, spaces
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from jaxpg_envs import brax_physics
-from jaxpg_envs.auto_reset import reset_where_done, vary_alike
+from jaxpg_envs.auto_reset import step_and_reset, strongly_typed, vary_alike
 from jaxpg_envs.registry import EnvironmentInputError
 
 # brax 0.14.2 calls `clip(x, a_min=...)`, a keyword that JAX 0.10 no longer has, in its fluids (swimmer).
@@ -103,23 +103,8 @@ class BraxEnvironment(environment.Environment[BraxState, BraxParams]):
         action: Float[Array, " action"],
         params: BraxParams | None = None,
     ) -> tuple[Array, BraxState, Float[Array, ""], Bool[Array, ""], Bool[Array, ""], dict]:
-        """One step, and a fresh start where the episode ended.
-
-        Returns:
-            observation, state, reward, terminated, truncated and info. Where the episode ended, observation
-            and state are the start of the next one; `info["final_observation"]` is the true successor at
-            every step. `info["metrics"]` holds what brax reports, such as the parts of the reward.
-        """
-        if params is None:
-            params = self.default_params
-        key_step, key_reset = jax.random.split(key)
-        final_observation, successor, reward, terminated, info = self.step_env(key_step, state, action, params)
-        truncated = self.is_truncated(successor, params)
-        observation, state = reset_where_done(
-            self.reset, terminated | truncated, key_reset, params, (final_observation, successor)
-        )
-        info |= {"terminated": terminated, "truncated": truncated, "final_observation": final_observation}
-        return observation, state, reward, terminated, truncated, info
+        """See `step_and_reset`; `info["metrics"]` holds what brax reports, such as the parts of the reward."""
+        return step_and_reset(self, key, state, action, self.default_params if params is None else params)
 
     def step_env(
         self, key: PRNGKeyArray, state: BraxState, action: Float[Array, " action"], params: BraxParams
@@ -138,7 +123,7 @@ class BraxEnvironment(environment.Environment[BraxState, BraxParams]):
 
     def reset_env(self, key: PRNGKeyArray, params: BraxParams) -> tuple[Array, BraxState]:
         """A start of an episode: observation, state."""
-        fresh = jax.tree.map(_strongly_typed, self._with_physics(params).reset(key))
+        fresh = strongly_typed(self._with_physics(params).reset(key))
         state, _ = vary_alike((BraxState(time=jnp.int32(0), brax=fresh), key))
         return state.brax.obs, state
 
@@ -184,8 +169,3 @@ class BraxEnvironment(environment.Environment[BraxState, BraxParams]):
     def _observation_shape(self) -> tuple[int, ...]:
         # brax's own `observation_size` computes a reset, operation by operation.
         return jax.eval_shape(self.reset, jax.random.key(0), self.default_params)[0].shape
-
-
-def _strongly_typed(leaf: Any) -> Array:
-    leaf = jnp.asarray(leaf)
-    return leaf.astype(leaf.dtype)

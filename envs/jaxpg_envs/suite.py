@@ -10,7 +10,7 @@ from flax import struct
 from gymnax.environments import environment, spaces
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree
 
-from jaxpg_envs.auto_reset import reset_where_done, vary_alike
+from jaxpg_envs.auto_reset import step_and_reset, strongly_typed, vary_alike
 
 
 @struct.dataclass
@@ -80,23 +80,8 @@ class SuiteEnvironment(environment.Environment[SuiteState, SuiteParams]):
     def step(
         self, key: PRNGKeyArray, state: SuiteState, action: Array, params: SuiteParams | None = None
     ) -> tuple[PyTree, SuiteState, Float[Array, ""], Bool[Array, ""], Bool[Array, ""], dict]:
-        """One step, and a fresh start where the episode ended.
-
-        Returns:
-            observation, state, reward, terminated, truncated and info. Where the episode ended, observation
-            and state are the start of the next one; `info["final_observation"]` is the true successor at
-            every step. `info["metrics"]` holds what the suite reports besides.
-        """
-        if params is None:
-            params = self.default_params
-        key_step, key_reset = jax.random.split(key)
-        final_observation, successor, reward, terminated, info = self.step_env(key_step, state, action, params)
-        truncated = self.is_truncated(successor, params)
-        observation, state = reset_where_done(
-            self.reset, terminated | truncated, key_reset, params, (final_observation, successor)
-        )
-        info |= {"terminated": terminated, "truncated": truncated, "final_observation": final_observation}
-        return observation, state, reward, terminated, truncated, info
+        """See `step_and_reset`; `info["metrics"]` holds what the suite reports besides."""
+        return step_and_reset(self, key, state, action, self.default_params if params is None else params)
 
     def step_env(
         self, key: PRNGKeyArray, state: SuiteState, action: Array, params: SuiteParams
@@ -115,7 +100,7 @@ class SuiteEnvironment(environment.Environment[SuiteState, SuiteParams]):
     def reset_env(self, key: PRNGKeyArray, params: SuiteParams) -> tuple[PyTree, SuiteState]:
         """A start of an episode: observation, state."""
         observation, suite = self.reset_suite(jax.random.key_data(key), params)
-        state = SuiteState(jnp.int32(0), jax.tree.map(_strongly_typed, suite), jnp.bool_(False))
+        state = SuiteState(jnp.int32(0), strongly_typed(suite), jnp.bool_(False))
         observation, state, _ = vary_alike((_as_declared(self._observation_space, observation), state, key))
         return observation, state
 
@@ -155,8 +140,3 @@ def _as_declared(space: spaces.Space, value: Any) -> PyTree:
         field = value.__getitem__ if isinstance(value, Mapping) else partial(getattr, value)
         return {name: _as_declared(child, field(name)) for name, child in space.spaces.items()}
     return jnp.asarray(value, space.dtype)
-
-
-def _strongly_typed(leaf: Any) -> Array:
-    leaf = jnp.asarray(leaf)
-    return leaf.astype(leaf.dtype)

@@ -14,19 +14,17 @@ from typing import Any
 import jax
 import optax
 from flax import struct
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import PyTree
 
 from jaxpg import losses
 from jaxpg.algorithm import Algorithm, Metrics, Scalar, hyperparameter, register, static
 from jaxpg.networks import ActorCritic
 from jaxpg.on_policy import (
-    Experience,
     Learner,
     OnPolicyConfig,
     Parts,
+    actor_critic_step,
     as_algorithm,
-    contexts_of,
-    descend,
     learning_rate_schedule,
     make_actor,
     make_network,
@@ -52,26 +50,13 @@ def make_parts(config: A2CConfig, env: Any, env_params: PyTree, network: ActorCr
         optax.rmsprop(learning_rate_schedule(config, 1), decay=0.99, eps=1e-5),
     )
 
-    def loss(params: PyTree, experience: Experience, advantages: Array, targets: Array) -> tuple[Float[Array, ""], Metrics]:
-        contexts = contexts_of(network, params, experience)
-        distribution = network.distribution(params, contexts)
-        policy_loss = losses.policy_gradient_loss(distribution.log_prob(experience.action), advantages)
-        value_loss = losses.value_loss(network.value(params, contexts), targets)
-        entropy = distribution.entropy().mean()
-        metrics = {"policy_loss": policy_loss, "value_loss": value_loss, "entropy": entropy}
-        return policy_loss + config.value_coefficient * value_loss - config.entropy_coefficient * entropy, metrics
-
     def learn(key: jax.Array, learner: Learner, transitions: Transition) -> tuple[Learner, Metrics]:
         learner, e = actor.appraise(learner, transitions)
         advantages, targets = losses.generalized_advantage_estimation(
             e.reward, e.value, e.next_value, e.terminated, e.truncated, config.discount, config.gae_lambda
         )
-        params, optimizer_state, metrics = descend(
-            optimizer, loss, learner.params, learner.optimizer_state, e, advantages, targets
-        )
-        metrics["explained_variance"] = losses.explained_variance(e.value, targets)
-        metrics["parameter_norm"] = optax.global_norm(params)
-        return actor.observe(learner._replace(params=params, optimizer_state=optimizer_state), transitions), metrics
+        learner, metrics = actor_critic_step(config, network, optimizer, learner, e, advantages, targets)
+        return actor.observe(learner, transitions), metrics
 
     return Parts(lambda key: actor.init(key, optimizer.init), actor.collect, learn, actor.policy, network.initial_carry)
 

@@ -12,7 +12,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 from flax import struct
 from jaxtyping import Array, Float, PyTree
 
@@ -24,10 +23,10 @@ from jaxpg.on_policy import (
     Learner,
     OnPolicyConfig,
     Parts,
+    actor_critic_step,
     as_algorithm,
+    clipped_adam,
     contexts_of,
-    descend,
-    learning_rate_schedule,
     make_actor,
     make_network,
 )
@@ -51,10 +50,7 @@ class IMPALAConfig(OnPolicyConfig):
 def make_parts(config: IMPALAConfig, env: Any, env_params: PyTree, network: ActorCritic) -> Parts:
     """IMPALA around any actor-critic; `Learner.extra` holds the last `policy_lag` parameters, oldest first."""
     actor = make_actor(config, env, env_params, network)
-    optimizer = optax.chain(
-        optax.clip_by_global_norm(config.max_gradient_norm),
-        optax.adam(learning_rate_schedule(config, 1), eps=1e-5, eps_root=1e-16),
-    )
+    optimizer = clipped_adam(config, 1)
 
     def init(key: jax.Array) -> Learner:
         learner = actor.init(key, optimizer.init)
@@ -86,27 +82,14 @@ def make_parts(config: IMPALAConfig, env: Any, env_params: PyTree, network: Acto
         )
         return advantages, targets, log_ratio
 
-    def loss(params: PyTree, experience: Experience, advantages: Array, targets: Array) -> tuple[Float[Array, ""], Metrics]:
-        contexts = contexts_of(network, params, experience)
-        distribution = network.distribution(params, contexts)
-        policy_loss = losses.policy_gradient_loss(distribution.log_prob(experience.action), advantages)
-        value_loss = losses.value_loss(network.value(params, contexts), targets)
-        entropy = distribution.entropy().mean()
-        metrics = {"policy_loss": policy_loss, "value_loss": value_loss, "entropy": entropy}
-        return policy_loss + config.value_coefficient * value_loss - config.entropy_coefficient * entropy, metrics
-
     def learn(key: jax.Array, learner: Learner, transitions: Transition) -> tuple[Learner, Metrics]:
         learner, experience = actor.appraise(learner, transitions)
         advantages, targets, log_ratio = correct(learner.params, experience)
         past = jax.tree.map(lambda old, new: jnp.concatenate([old[1:], new[None]]), learner.extra, learner.params)
-        params, optimizer_state, metrics = descend(
-            optimizer, loss, learner.params, learner.optimizer_state, experience, advantages, targets
-        )
-        metrics["explained_variance"] = losses.explained_variance(experience.value, targets)
+        if config.policy_lag:
+            learner = learner._replace(extra=past)
+        learner, metrics = actor_critic_step(config, network, optimizer, learner, experience, advantages, targets)
         metrics["clipped_ratios"] = (log_ratio > jnp.log(config.rho_clip)).mean(dtype=jnp.float32)
-        metrics["parameter_norm"] = optax.global_norm(params)
-        extra = past if config.policy_lag else learner.extra
-        learner = learner._replace(params=params, optimizer_state=optimizer_state, extra=extra)
         return actor.observe(learner, transitions), metrics
 
     return Parts(init, collect, learn, actor.policy, network.initial_carry)

@@ -30,8 +30,9 @@ from jaxpg.on_policy import (
     OnPolicyConfig,
     Parts,
     as_algorithm,
+    clipped_adam,
     contexts_of,
-    learning_rate_schedule,
+    descend,
     make_actor,
     make_network,
     mean_over_chunks,
@@ -107,12 +108,7 @@ def make_parts(
         require_divisible(f"a batch of {product} steps", batch_size, config.num_minibatches)
     num_chunks = 1 if has_memory else chunks_of(batch_size // config.num_minibatches, config.chunk_size)
     actor = make_actor(config, env, env_params, network, best_action)
-    # eps_root is far below what changes a step, but without it the derivative of training through a parameter whose
-    # gradient is zero (a silent rectified unit) would be NaN.
-    optimizer = optax.chain(
-        optax.clip_by_global_norm(config.max_gradient_norm),
-        optax.adam(learning_rate_schedule(config, config.num_epochs * config.num_minibatches), eps=1e-5, eps_root=1e-16),
-    )
+    optimizer = clipped_adam(config, config.num_epochs * config.num_minibatches)
 
     def loss(params: PyTree, batch: Batch, key: jax.Array) -> tuple[Float[Array, ""], Metrics]:
         contexts = contexts_of(network, params, batch)
@@ -171,9 +167,8 @@ def make_parts(
 
             chunks = (indices.reshape(num_chunks, -1), jax.random.split(key, num_chunks))
             gradient, metrics = mean_over_chunks(gradient_of, chunks, num_chunks)
-            changes, optimizer_state = optimizer.update(gradient, optimizer_state, params)
             metrics["gradient_norm"] = optax.global_norm(gradient)
-            return (optax.apply_updates(params, changes), optimizer_state), metrics
+            return descend(optimizer, gradient, params, optimizer_state), metrics
 
         shuffle_key, loss_key = jax.random.split(key)
         size = config.num_envs if has_memory else batch_size

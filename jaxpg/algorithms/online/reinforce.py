@@ -11,11 +11,11 @@ Differences from the paper: normalised observations, scaled rewards, Adam, and a
 distribution is not discounted (no factor gamma^t), as nearly everywhere in practice.
 """
 
+import dataclasses
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-import optax
 from flax import struct
 from jaxtyping import Array, Bool, Float, PyTree
 
@@ -27,10 +27,9 @@ from jaxpg.on_policy import (
     Learner,
     OnPolicyConfig,
     Parts,
+    actor_critic_step,
     as_algorithm,
-    contexts_of,
-    descend,
-    learning_rate_schedule,
+    clipped_adam,
     make_actor,
     make_network,
 )
@@ -48,12 +47,10 @@ class REINFORCEConfig(OnPolicyConfig):
 
 
 def make_parts(config: REINFORCEConfig, env: Any, env_params: PyTree, network: ActorCritic) -> Parts:
-    """REINFORCE around any actor-critic (with the baseline `mean` the critic is not used)."""
+    """REINFORCE around any actor-critic (with the baseline `mean` the critic is not trained)."""
+    coefficients = config if config.baseline == "value" else dataclasses.replace(config, value_coefficient=0.0)
     actor = make_actor(config, env, env_params, network)
-    optimizer = optax.chain(
-        optax.clip_by_global_norm(config.max_gradient_norm),
-        optax.adam(learning_rate_schedule(config, 1), eps=1e-5, eps_root=1e-16),
-    )
+    optimizer = clipped_adam(config, 1)
 
     def weigh(e: Experience) -> tuple[Float[Array, "time env"], Float[Array, "time env"]]:
         """The weight of every action, and the returns."""
@@ -67,26 +64,11 @@ def make_parts(config: REINFORCEConfig, env: Any, env_params: PyTree, network: A
         share = complete.mean()  # of the steps, so that the loss is a mean over those that count
         return jnp.where(complete & (share > 0), (returns - baseline) / jnp.maximum(share, 1e-6), 0.0), returns
 
-    def loss(params: PyTree, experience: Experience, weights: Array, returns: Array) -> tuple[Float[Array, ""], Metrics]:
-        contexts = contexts_of(network, params, experience)
-        distribution = network.distribution(params, contexts)
-        policy_loss = losses.policy_gradient_loss(distribution.log_prob(experience.action), weights)
-        entropy = distribution.entropy().mean()
-        total = policy_loss - config.entropy_coefficient * entropy
-        metrics = {"policy_loss": policy_loss, "entropy": entropy}
-        if config.baseline == "value":
-            metrics["value_loss"] = losses.value_loss(network.value(params, contexts), returns)
-            total += config.value_coefficient * metrics["value_loss"]
-        return total, metrics
-
     def learn(key: jax.Array, learner: Learner, transitions: Transition) -> tuple[Learner, Metrics]:
         learner, experience = actor.appraise(learner, transitions)
         weights, returns = weigh(experience)
-        params, optimizer_state, metrics = descend(
-            optimizer, loss, learner.params, learner.optimizer_state, experience, weights, returns
-        )
-        metrics["parameter_norm"] = optax.global_norm(params)
-        return actor.observe(learner._replace(params=params, optimizer_state=optimizer_state), transitions), metrics
+        learner, metrics = actor_critic_step(coefficients, network, optimizer, learner, experience, weights, returns)
+        return actor.observe(learner, transitions), metrics
 
     return Parts(lambda key: actor.init(key, optimizer.init), actor.collect, learn, actor.policy, network.initial_carry)
 

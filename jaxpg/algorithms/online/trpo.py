@@ -24,13 +24,14 @@ from jaxpg.algorithm import Algorithm, Metrics, Scalar, hyperparameter, register
 from jaxpg.natural_gradient import natural_gradient_step
 from jaxpg.networks import ActorCritic
 from jaxpg.on_policy import (
+    Experience,
     Learner,
     OnPolicyConfig,
     Parts,
     as_algorithm,
+    clipped_adam,
     contexts_of,
     descend,
-    learning_rate_schedule,
     make_actor,
     make_network,
     require_divisible,
@@ -66,14 +67,12 @@ def make_parts(config: TRPOConfig, env: Any, env_params: PyTree, network: ActorC
         config.num_minibatches,
     )
     actor = make_actor(config, env, env_params, network)
-    schedule = learning_rate_schedule(config, config.num_value_epochs * config.num_minibatches)
-    optimizer = optax.chain(optax.clip_by_global_norm(config.max_gradient_norm), optax.adam(schedule, eps=1e-5, eps_root=1e-16))
+    optimizer = clipped_adam(config, config.num_value_epochs * config.num_minibatches)
 
-    def value_loss(critic: PyTree, contexts: Array, targets: Array) -> tuple[Float[Array, ""], Metrics]:
-        loss = losses.value_loss(network.value({"critic": critic}, contexts), targets)
-        return loss, {"value_loss": loss}
+    def value_loss(critic: PyTree, contexts: Array, targets: Array) -> Float[Array, ""]:
+        return losses.value_loss(network.value({"critic": critic}, contexts), targets)
 
-    def improve_policy(policy: PyTree, experience: Any, advantages: Array) -> tuple[PyTree, Metrics]:
+    def improve_policy(policy: PyTree, experience: Experience, advantages: Array) -> tuple[PyTree, Metrics]:
         def distribution(policy: PyTree) -> Any:
             return network.distribution(policy, contexts_of(network, policy, experience))
 
@@ -108,8 +107,10 @@ def make_parts(config: TRPOConfig, env: Any, env_params: PyTree, network: ActorC
         contexts, targets = contexts.reshape(batch_size, -1), targets.reshape(batch_size)
 
         def minibatch_step(carry: tuple[PyTree, PyTree], indices: Array) -> tuple[tuple, Metrics]:
-            critic, optimizer_state, metrics = descend(optimizer, value_loss, *carry, contexts[indices], targets[indices])
-            return (critic, optimizer_state), metrics
+            critic, optimizer_state = carry
+            loss, gradient = jax.value_and_grad(value_loss)(critic, contexts[indices], targets[indices])
+            metrics = {"value_loss": loss, "gradient_norm": optax.global_norm(gradient)}
+            return descend(optimizer, gradient, critic, optimizer_state), metrics
 
         def epoch(carry: tuple[PyTree, PyTree], key: jax.Array) -> tuple[tuple, Metrics]:
             indices = shuffled_indices(key, batch_size).reshape(config.num_minibatches, -1)

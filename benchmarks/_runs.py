@@ -33,3 +33,19 @@ def train(folder: Path, algorithm: str, task: Task, num_seeds: int) -> dict[str,
         total_steps=task.steps,
         **(task.hyperparameters or {}),
     )
+
+
+def score_claim(algorithm: str, paper: str, task: Task, summary: dict[str, Any]) -> dict[str, Any]:
+    """That a run reached the task's target or, where it has none, beat the untrained policy."""
+    score, untrained = summary["iqm"], summary["initial_iqm"]
+    if task.target is None:
+        expected, holds = f"> {untrained} (untrained)", None not in (score, untrained) and score > untrained
+    else:
+        expected, holds = f">= {task.target}", score is not None and score >= task.target
+    return {
+        "claim": f"{algorithm} on {task.env} after {summary['total_steps']:,} steps: interquartile mean of the return",
+        "paper": paper,
+        "measured": score,
+        "expected": expected,
+        "holds": holds,
+    }

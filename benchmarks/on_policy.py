@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks._runs import Task, train
+from benchmarks._runs import Task, score_claim, train
 from jaxpg.experiment.plots import Picture, plot_learning_curves
 
 PAPERS = {
@@ -39,14 +39,5 @@ def run(size: str, num_seeds: int) -> tuple[dict[str, Any], list[dict[str, Any]]
                 summary = train(folders[-1], algorithm, task, num_seeds)
                 results[f"{algorithm} {task.env}"] = summary
                 target = None if size == "smoke" else TARGETS.get((task.env, algorithm))
-                expected = summary["initial_iqm"] if target is None else target
-                claims.append(
-                    {
-                        "claim": f"{algorithm} on {task.env} after {summary['total_steps']:,} steps: interquartile mean",
-                        "paper": PAPERS[algorithm],
-                        "measured": summary["iqm"],
-                        "expected": f"> {expected} (untrained)" if target is None else f">= {expected}",
-                        "holds": summary["iqm"] is not None and summary["iqm"] >= expected,
-                    }
-                )
+                claims.append(score_claim(algorithm, PAPERS[algorithm], task._replace(target=target), summary))
         return results, claims, plot_learning_curves(folders)

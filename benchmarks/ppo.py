@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks._runs import Task, train
+from benchmarks._runs import Task, score_claim, train
 from jaxpg.experiment.plots import Picture, plot_learning_curves
 
 PAPER = "Schulman et al. 2017, arXiv 1707.06347"
@@ -36,14 +36,5 @@ def run(size: str, num_seeds: int) -> tuple[dict[str, Any], list[dict[str, Any]]
         for task, folder in zip(TASKS[size], folders, strict=True):
             summary = train(folder, "ppo", task, num_seeds)
             results[task.env] = summary
-            target = summary["initial_iqm"] if task.target is None else task.target
-            claims.append(
-                {
-                    "claim": f"PPO on {task.env} after {summary['total_steps']:,} steps: interquartile mean of the return",
-                    "paper": PAPER,
-                    "measured": summary["iqm"],
-                    "expected": f"> {target} (untrained)" if task.target is None else f">= {target}",
-                    "holds": summary["iqm"] is not None and summary["iqm"] >= target,
-                }
-            )
+            claims.append(score_claim("ppo", PAPER, task, summary))
         return results, claims, plot_learning_curves(folders)

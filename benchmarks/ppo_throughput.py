@@ -131,6 +131,8 @@ def _summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _claims(row: Row, summary: dict[str, Any]) -> list[dict[str, Any]]:
     others = {label: value for label, value in summary.items() if label != "jaxpg"}
+    if not others or "jaxpg" not in summary:  # hung or missing, as the results say
+        return []
     best = max(others, key=lambda label: others[label]["steps_per_second"])
     ratio = summary["jaxpg"]["steps_per_second"] / others[best]["steps_per_second"]
     quickest = min(others, key=lambda label: others[label]["compile_seconds"])

@@ -102,6 +102,23 @@ def test_values_of_successors_remember_the_step_before(collected):
     np.testing.assert_allclose(e.next_value[time, env], value, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("cell", ["gru", "lstm"])
+def test_minibatches_of_sequences_begin_with_their_own_memories(cell):
+    """A policy that does not move has ratio 1 in every minibatch, also where a rollout begins within an episode."""
+    algorithm = small("ppo", WALK, WALK.params(), memory=cell, learning_rate=0.0, num_epochs=2)
+
+    def second_update(key):
+        state = algorithm.init(key)
+        # Initially the policy hardly depends on anything: larger weights make what it remembers show.
+        larger = jax.tree.map(lambda x: 10.0 * x, state.learner.params)
+        state = state._replace(learner=state.learner._replace(params=larger))
+        return algorithm.update(algorithm.update(state)[0])[1]
+
+    metrics = quick_jit(second_update)(KEY)
+    assert abs(metrics["approximate_kl"]) < 1e-6
+    assert metrics["clip_fraction"] == 0
+
+
 @pytest.mark.parametrize(("memory", "solves"), [("gru", True), ("none", False)])
 @pytest.mark.parametrize("name", ["ppo", "a2c"])
 def test_a_sign_shown_three_steps_ago_is_recalled_with_a_memory_only(name, memory, solves):

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
+from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, PyTree
 
 from jaxpg import losses
@@ -293,15 +294,20 @@ def learning_rate_schedule(config: OnPolicyConfig, gradient_steps_per_update: in
 
 
 def clipped_adam(config: OnPolicyConfig, gradient_steps_per_update: int) -> optax.GradientTransformation:
-    """Adam behind a bound on the gradient's global norm.
+    """Adam behind a bound on the gradient's global norm, on one long vector: one kernel, not one for every parameter.
 
     `eps_root` is far below what changes a step, but without it the derivative of training through a parameter whose gradient
     is zero (a silent rectified unit) would be NaN.
     """
-    return optax.chain(
-        optax.clip_by_global_norm(config.max_gradient_norm),
-        optax.adam(learning_rate_schedule(config, gradient_steps_per_update), eps=1e-5, eps_root=1e-16),
+    schedule = learning_rate_schedule(config, gradient_steps_per_update)
+    return optax.flatten(
+        optax.chain(optax.clip_by_global_norm(config.max_gradient_norm), optax.adam(schedule, eps=1e-5, eps_root=1e-16))
     )
+
+
+def global_norm(tree: PyTree) -> Float[Array, ""]:
+    """The Euclidean norm of all leaves together."""
+    return optax.global_norm(ravel_pytree(tree)[0])  # of one vector, as in `clipped_adam`: computed once for both
 
 
 def descend(
@@ -334,8 +340,8 @@ def actor_critic_step(
 
     gradient, metrics = jax.grad(loss, has_aux=True)(learner.params)
     params, optimizer_state = descend(optimizer, gradient, learner.params, learner.optimizer_state)
-    metrics["gradient_norm"] = optax.global_norm(gradient)
-    metrics["parameter_norm"] = optax.global_norm(params)
+    metrics["gradient_norm"] = global_norm(gradient)
+    metrics["parameter_norm"] = global_norm(params)
     metrics["explained_variance"] = losses.explained_variance(experience.value, targets)
     return learner._replace(params=params, optimizer_state=optimizer_state), metrics
 

@@ -125,7 +125,7 @@ def test_a_sign_shown_three_steps_ago_is_recalled_with_a_memory_only(name, memor
     env, params = Recall(), Recall().params(4)
     sizes = {"num_envs": 32, "num_steps": 8, "hidden_sizes": (16,), "memory_size": 16, "total_steps": 60 * 256}
     sizes |= {"num_epochs": 4, "num_minibatches": 4} if name == "ppo" else {"normalize_rewards": False}
-    algorithm = jaxpg.make(name, env, params, memory=memory, learning_rate=1e-2, **sizes)
+    algorithm = jaxpg.make(name, env, params, memory=memory, learning_rate=5e-3, **sizes)
 
     def run(key):
         state, _ = jaxpg.train(algorithm, key)

@@ -11,25 +11,32 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.custom_batching import custom_vmap
-from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree
+from jaxtyping import Array, Bool, Num, PRNGKeyArray, PyTree
 
 CHUNKS = 16
 """A batch of N environments is reset ceil(N / CHUNKS) rows at a time, until no done row is left."""
 
 
 def step_and_reset(
-    env: Any, key: PRNGKeyArray, state: PyTree, action: Array, params: PyTree
-) -> tuple[PyTree, PyTree, Float[Array, ""], Bool[Array, ""], Bool[Array, ""], dict]:
-    """gymnax's `step` for an environment with `step_env`, `reset` and `is_truncated`.
+    env: Any, key: PRNGKeyArray, state: PyTree, action: Array, params: PyTree | None = None
+) -> tuple[PyTree, PyTree, Num[Array, ""], Bool[Array, ""], Bool[Array, ""], dict]:
+    """gymnax's `step` for an environment with `step_env`, `reset_env` and `is_truncated`, to the same values.
+
+    Args:
+        params: `env.default_params` if None.
 
     Returns:
         observation, state, reward, terminated, truncated and info. Where the episode ended, observation and
         state are the start of the next one; `info["final_observation"]` is the true successor at every step.
     """
+    if params is None:
+        params = env.default_params
     key_step, key_reset = jax.random.split(key)
     final_observation, successor, reward, terminated, info = env.step_env(key_step, state, action, params)
     truncated = env.is_truncated(successor, params)
-    observation, state = reset_where_done(env.reset, terminated | truncated, key_reset, params, (final_observation, successor))
+    observation, state = reset_where_done(
+        env.reset_env, terminated | truncated, key_reset, params, (final_observation, successor)
+    )
     info |= {"terminated": terminated, "truncated": truncated, "final_observation": final_observation}
     return observation, state, reward, terminated, truncated, info
 

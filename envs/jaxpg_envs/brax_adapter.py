@@ -104,7 +104,7 @@ class BraxEnvironment(environment.Environment[BraxState, BraxParams]):
         params: BraxParams | None = None,
     ) -> tuple[Array, BraxState, Float[Array, ""], Bool[Array, ""], Bool[Array, ""], dict]:
         """See `step_and_reset`; `info["metrics"]` holds what brax reports, such as the parts of the reward."""
-        return step_and_reset(self, key, state, action, self.default_params if params is None else params)
+        return step_and_reset(self, key, state, action, params)
 
     def step_env(
         self, key: PRNGKeyArray, state: BraxState, action: Float[Array, " action"], params: BraxParams

@@ -4,18 +4,17 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-import gymnax
 import jax
 import jax.numpy as jnp
 from gymnax.environments import environment, spaces
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
-from jaxpg_envs.registry import EnvironmentInputError
+from jaxpg_envs.registry import EnvironmentInputError, make
 
 
 def stateless_cartpole() -> tuple["PartialObservation", Any]:
     """CartPole whose observation is the cart's position (m) and the pole's angle (rad), without the velocities."""
-    env, params = gymnax.make("CartPole-v1")
+    env, params = make("CartPole-v1")
     return PartialObservation(env, (0, 2), "StatelessCartPole-v1"), params
 
 

@@ -14,6 +14,9 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
+import jax
+
+from jaxpg_envs.auto_reset import step_and_reset
 from jaxpg_envs.suites import SUITES
 
 BRAX_BACKENDS = ("generalized", "spring", "positional", "mjx")
@@ -158,7 +161,7 @@ def _make_gymnax(id: str, kwargs: dict[str, Any]) -> tuple[Any, Any]:
     registration = importlib.import_module("gymnax.registration")
     _refuse_unknown(id, kwargs, registration._registry[id])
     try:
-        return registration.make(id, **kwargs)
+        env, params = registration.make(id, **kwargs)
     except OSError as error:
         raise EnvironmentInputError(
             f"{id} needs a data set, which gymnax downloads when the environment is made, and that failed "
@@ -166,6 +169,11 @@ def _make_gymnax(id: str, kwargs: dict[str, Any]) -> tuple[Any, Any]:
         ) from error
     except (AssertionError, KeyError, TypeError, ValueError) as error:
         raise EnvironmentInputError(f"{id} refuses {_written(kwargs)}: {error}") from error
+    kind = type(env)
+    if kind.step is importlib.import_module("gymnax.environments.environment").Environment.step:
+        # gymnax's own `step` computes a reset at every step.
+        env.__class__ = type(kind.__name__, (kind,), {"step": jax.jit(step_and_reset, static_argnums=0)})
+    return env, params
 
 
 def _make_brax(id: str, max_steps_in_episode: int = 1000, **kwargs: Any) -> tuple[Any, Any]:

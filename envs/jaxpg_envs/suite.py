@@ -81,7 +81,7 @@ class SuiteEnvironment(environment.Environment[SuiteState, SuiteParams]):
         self, key: PRNGKeyArray, state: SuiteState, action: Array, params: SuiteParams | None = None
     ) -> tuple[PyTree, SuiteState, Float[Array, ""], Bool[Array, ""], Bool[Array, ""], dict]:
         """See `step_and_reset`; `info["metrics"]` holds what the suite reports besides."""
-        return step_and_reset(self, key, state, action, self.default_params if params is None else params)
+        return step_and_reset(self, key, state, action, params)
 
     def step_env(
         self, key: PRNGKeyArray, state: SuiteState, action: Array, params: SuiteParams

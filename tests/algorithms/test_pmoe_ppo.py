@@ -7,6 +7,7 @@ import optax
 import pytest
 from checks import assert_close, assert_same, quick_jit
 from environments import Peaks, Walk
+from jax.flatten_util import ravel_pytree
 
 import jaxpg
 from jaxpg import losses
@@ -60,7 +61,8 @@ def gradient_of(request):
     def update(coefficients, key):
         algorithm = make(route_ppo_gradient=request.param, **coefficients, **sizes)
         state = algorithm.update(algorithm.init(key))[0]
-        return jax.tree.map(lambda m: 10 * m, optax.tree_utils.tree_get(state.learner.optimizer_state, "mu"))
+        _, as_params = ravel_pytree(state.learner.params)
+        return as_params(10 * optax.tree_utils.tree_get(state.learner.optimizer_state, "mu"))
 
     compiled = quick_jit(update)
 

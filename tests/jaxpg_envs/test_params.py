@@ -59,7 +59,8 @@ def test_what_is_called_unread_is_exactly_what_is_never_read(id):
         action = env.action_space(params).sample(KEY)
         space = env.observation_space(params)
         bounds = (jnp.asarray(getattr(space, end, 0)) for end in ("low", "high"))
-        return observation, state, env.step(KEY, state, action, params), *bounds
+        _, successor, *rest = env.step_env(KEY, state, action, params)
+        return observation, state, successor, rest, env.is_truncated(successor, params), *bounds
 
     arrays = jax.tree.map(jnp.asarray, params)
     program = jax.make_jaxpr(everything)(arrays).jaxpr

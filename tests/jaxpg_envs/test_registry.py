@@ -5,8 +5,11 @@ import subprocess
 import sys
 
 import gymnax
+import jax
+import jax.numpy as jnp
 import pytest
 from brax import envs as brax_envs
+from checks import assert_close, quick_jit
 
 import jaxpg_envs
 from jaxpg_envs import EnvironmentInputError, UnknownEnvironmentError, registry
@@ -125,3 +128,22 @@ def test_own_environment():
 def test_own_environment_takes_any_argument_if_its_factory_does():
     jaxpg_envs.register("Any", lambda **kwargs: (kwargs, None))
     assert jaxpg_envs.make("Any", colour="red")[0] == {"colour": "red"}
+
+
+@pytest.mark.parametrize("id", ["CartPole-v1", "Asterix-MinAtar"])
+def test_gymnax_environments_step_as_in_gymnax(id):
+    """Only what a reset costs is different: through episodes that end, the same values."""
+
+    def play(env, params):
+        def step(carry, key):
+            act, *keys = jax.random.split(key, 5)
+            action = jax.vmap(env.action_space(params).sample)(jax.random.split(act, 4))
+            observation, state, *rest = jax.vmap(env.step, (0, 0, 0, None))(jnp.stack(keys), carry, action, params)
+            return state, (observation, rest[:3], rest[3]["final_observation"])
+
+        start = jax.vmap(env.reset, (0, None))(jax.random.split(jax.random.key(0), 4), params)[1]
+        return jax.lax.scan(step, start, jax.random.split(jax.random.key(1), 100))
+
+    ours, gymnaxs = (quick_jit(lambda make=make: play(*make(id)))() for make in (jaxpg_envs.make, gymnax.make))
+    assert_close(ours, gymnaxs, rtol=1e-4, atol=1e-5)
+    assert ours[1][1][1].any()  # terminated

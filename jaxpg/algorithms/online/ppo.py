@@ -17,7 +17,6 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 from flax import struct
 from jaxtyping import Array, Bool, Float, PyTree
 
@@ -33,6 +32,7 @@ from jaxpg.on_policy import (
     clipped_adam,
     contexts_of,
     descend,
+    global_norm,
     make_actor,
     make_network,
     mean_over_chunks,
@@ -167,7 +167,7 @@ def make_parts(
 
             chunks = (indices.reshape(num_chunks, -1), jax.random.split(key, num_chunks))
             gradient, metrics = mean_over_chunks(gradient_of, chunks, num_chunks)
-            metrics["gradient_norm"] = optax.global_norm(gradient)
+            metrics["gradient_norm"] = global_norm(gradient)
             return descend(optimizer, gradient, params, optimizer_state), metrics
 
         shuffle_key, loss_key = jax.random.split(key)
@@ -178,7 +178,7 @@ def make_parts(
         (params, optimizer_state), metrics = jax.lax.scan(minibatch_step, (learner.params, learner.optimizer_state), steps)
         metrics = jax.tree.map(jnp.mean, metrics)
         metrics["explained_variance"] = losses.explained_variance(batch.value, batch.target)
-        metrics["parameter_norm"] = optax.global_norm(params)
+        metrics["parameter_norm"] = global_norm(params)
         learner = learner._replace(params=params, optimizer_state=optimizer_state)
         return actor.observe(learner, transitions), metrics
 

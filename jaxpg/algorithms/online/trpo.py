@@ -15,7 +15,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 from flax import struct
 from jaxtyping import Array, Float, PyTree
 
@@ -32,6 +31,7 @@ from jaxpg.on_policy import (
     clipped_adam,
     contexts_of,
     descend,
+    global_norm,
     make_actor,
     make_network,
     require_divisible,
@@ -109,7 +109,7 @@ def make_parts(config: TRPOConfig, env: Any, env_params: PyTree, network: ActorC
         def minibatch_step(carry: tuple[PyTree, PyTree], indices: Array) -> tuple[tuple, Metrics]:
             critic, optimizer_state = carry
             loss, gradient = jax.value_and_grad(value_loss)(critic, contexts[indices], targets[indices])
-            metrics = {"value_loss": loss, "gradient_norm": optax.global_norm(gradient)}
+            metrics = {"value_loss": loss, "gradient_norm": global_norm(gradient)}
             return descend(optimizer, gradient, critic, optimizer_state), metrics
 
         def epoch(carry: tuple[PyTree, PyTree], key: jax.Array) -> tuple[tuple, Metrics]:
@@ -133,7 +133,7 @@ def make_parts(config: TRPOConfig, env: Any, env_params: PyTree, network: ActorC
         metrics |= jax.tree.map(jnp.mean, value_metrics)
         metrics["explained_variance"] = losses.explained_variance(e.value, targets)
         params = {**policy, "critic": critic}
-        metrics["parameter_norm"] = optax.global_norm(params)
+        metrics["parameter_norm"] = global_norm(params)
         return actor.observe(learner._replace(params=params, optimizer_state=optimizer_state), transitions), metrics
 
     def init(key: jax.Array) -> Learner:

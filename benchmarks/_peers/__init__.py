@@ -1,1 +1,1 @@
-"""The peers of the throughput benchmark: the same run by each, and the process that measures one."""
+"""The peers: the same run by each, the processes that measure or train one, and how their returns are compared."""

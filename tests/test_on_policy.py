@@ -41,6 +41,22 @@ def test_an_update_keeps_the_state_in_shape(name, memory):
     assert ("memory" in before.learner.params) == (memory != "none")
 
 
+@pytest.mark.parametrize("name", ON_POLICY)
+def test_a_second_update_or_evaluation_traces_nothing(name):
+    env = Walk()
+    algorithm = small(name, env, env.params())
+    init, update = quick_jit(algorithm.init), quick_jit(algorithm.update)
+    evaluate = quick_jit(lambda state: jaxpg.evaluate(algorithm.policy(state), env, env.params(), KEY, 2))
+    state, traces = init(KEY), []
+    for _ in range(3):
+        state, _ = update(state)
+        evaluate(state)
+        traces.append(env.traces)
+    assert traces[0] > 0
+    assert traces[1:] == traces[:1] * 2
+    assert update._cache_size() == evaluate._cache_size() == 1
+
+
 class Collected:
     """Two rollouts in a row of a policy with a memory, episodes of 1 to 5 steps, and what the learner makes of the second."""
 

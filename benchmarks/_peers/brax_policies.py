@@ -9,6 +9,7 @@ import functools
 import json
 import sys
 import time
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -48,7 +49,8 @@ def main():
         rows.append(row | {"mean": statistics.mean, "std": statistics.std})
         print(f"seed {seed}: {time.perf_counter() - started:.0f} s", file=sys.stderr, flush=True)
     seconds = time.perf_counter() - started
-    np.savez(path, observations=observations, **{name: np.stack([row[name] for row in rows]) for name in rows[0]})
+    arrays: dict[str, Any] = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+    np.savez(path, observations=observations, **arrays)
     print(json.dumps({"total_steps": int(max(steps)), "seconds": seconds}))
 
 

@@ -1,6 +1,7 @@
 """Makes the peers' environments: `python -m benchmarks._peers.build`.
 
-rejax speaks the interface of gymnax before 1.0, so it cannot share an environment with us; everything else is pinned as ours.
+rejax speaks the interface of gymnax before 1.0, and Stable-Baselines3 brings PyTorch, so they do not share an environment with
+us; everything that both use is pinned as ours.
 """
 
 import subprocess
@@ -8,7 +9,10 @@ import sys
 from pathlib import Path
 
 FOLDER = Path(__file__).parents[2] / ".cache" / "peers"
-PINS = {"rejax": ["rejax==0.1.3", "gymnax==0.0.9"]}
+PINS = {
+    "rejax": ["rejax==0.1.3", "gymnax==0.0.9"],
+    "sb3": ["stable-baselines3==2.9.2", "sbx-rl==0.28.0"],
+}
 OURS = ("jax", "jaxlib", "flax", "optax", "distrax", "numpy", "chex")
 
 

@@ -13,36 +13,50 @@ import time
 
 def main():
     peer, row = sys.argv[1], json.loads(sys.argv[2])
-    devices = row["devices"]
     os.sched_setaffinity(0, row["cores"])
-    if devices > 1:
-        os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={devices}"
+    if row["devices"] > 1:
+        os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={row['devices']}"
+    module = importlib.import_module(f"{peer}_ppo")
+    result = module.measure(row) if hasattr(module, "measure") else measure(module, row, is_ours=peer == "jaxpg")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    import jax
+
+    print(json.dumps(result | {"peak_megabytes": peak, "versions": {"jax": jax.__version__}}))
+
+
+def measure(module, row, is_ours):
+    """Seconds to trace and compile `make_train`'s whole run, its speeds, and of ours the rollouts' share of the time."""
     import jax
     import numpy as np
     from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-    module = importlib.import_module(f"{peer}_ppo")
-    sizes = {name: row[name] for name in ("num_envs", "num_steps", "num_epochs", "num_minibatches", "num_updates")}
-    keys = jax.random.split(jax.random.key(0) if peer == "jaxpg" else jax.random.PRNGKey(0), row["seeds"])
-    started = time.perf_counter()
-    train = module.make_train(row["env"], **sizes)
-    train = jax.vmap(train) if row["seeds"] > 1 else (lambda train: lambda keys: train(keys[0]))(train)
-    if devices > 1:
+    keys = jax.random.split(jax.random.key(0) if is_ours else jax.random.PRNGKey(0), row["seeds"])
+    if row["devices"] > 1:
         mesh, seeds = Mesh(np.array(jax.devices()), ("seed",)), PartitionSpec("seed")
         keys = jax.device_put(keys, NamedSharding(mesh, seeds))
-        train = jax.shard_map(train, mesh=mesh, in_specs=seeds, out_specs=seeds, check_vma=False)
-    compiled = jax.jit(train).lower(keys).compile()
+
+    def compiled(function):
+        function = jax.vmap(function) if row["seeds"] > 1 else (lambda run: lambda keys: run(keys[0]))(function)
+        if row["devices"] > 1:
+            function = jax.shard_map(function, mesh=mesh, in_specs=seeds, out_specs=seeds, check_vma=False)
+        return jax.jit(function).lower(keys).compile()
+
+    def seconds_of(run):
+        jax.block_until_ready(run(keys))
+        for _ in range(row["repeats"]):
+            started = time.perf_counter()
+            jax.block_until_ready(run(keys))
+            yield time.perf_counter() - started
+
+    started = time.perf_counter()
+    run = compiled(module.make_train(row))
     compile_seconds = time.perf_counter() - started
-    jax.block_until_ready(compiled(keys))
     steps = row["seeds"] * row["num_envs"] * row["num_steps"] * row["num_updates"]
-    speeds = []
-    for _ in range(row["repeats"]):
-        started = time.perf_counter()
-        jax.block_until_ready(compiled(keys))
-        speeds.append(steps / (time.perf_counter() - started))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    versions = {"jax": jax.__version__}
-    print(json.dumps({"compile_seconds": compile_seconds, "speeds": speeds, "peak_megabytes": peak, "versions": versions}))
+    seconds = list(seconds_of(run))
+    result = {"compile_seconds": compile_seconds, "speeds": [steps / s for s in seconds]}
+    if is_ours:
+        result["rollout_share"] = min(seconds_of(compiled(module.make_rollouts(row)))) / min(seconds)
+    return result
 
 
 if __name__ == "__main__":

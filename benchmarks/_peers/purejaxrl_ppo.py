@@ -2,7 +2,7 @@
 
 Its choices, kept: one function is the whole run; a key per environment and step; automatic reset inside the step; episode ends
 of either kind are terminal; episode statistics of every step are returned; the batch is shuffled whole, by a sort, in every
-epoch; separate actor and critic of two layers of 64 tanh units; per-leaf Adam with a linearly falling rate; a global-norm clip.
+epoch; separate actor and critic; per-leaf Adam with a linearly falling rate; a global-norm clip.
 """
 
 import distrax
@@ -17,28 +17,33 @@ from flax.training.train_state import TrainState
 
 class Network(nn.Module):
     actions: int
+    sizes: tuple[int, ...]
+    activation: str
 
     @nn.compact
     def __call__(self, x):
         dense = lambda size, gain: nn.Dense(size, kernel_init=nn.initializers.orthogonal(gain))
+        activation = getattr(nn, self.activation)
         actor, critic = x, x
-        for _ in range(2):
-            actor = nn.tanh(dense(64, np.sqrt(2))(actor))
+        for size in self.sizes:
+            actor = activation(dense(size, np.sqrt(2))(actor))
         logits = dense(self.actions, 0.01)(actor)
-        for _ in range(2):
-            critic = nn.tanh(dense(64, np.sqrt(2))(critic))
+        for size in self.sizes:
+            critic = activation(dense(size, np.sqrt(2))(critic))
         return distrax.Categorical(logits=logits), dense(1, 1.0)(critic)[..., 0]
 
 
-def make_train(env_id, num_envs, num_steps, num_epochs, num_minibatches, num_updates):
+def make_train(row):
     """`key -> (final parameters, returns and flags of every step)`."""
-    env, env_params = gymnax.make(env_id)
+    env, env_params = gymnax.make(row["env"])
+    num_envs, num_steps, num_updates = row["num_envs"], row["num_steps"], row["num_updates"]
+    num_epochs, num_minibatches = row["num_epochs"], row["num_minibatches"]
     batch_size = num_envs * num_steps
     gamma, gae_lambda, clip, entropy_weight, value_weight, rate = 0.99, 0.95, 0.2, 0.01, 0.5, 2.5e-4
     flat = lambda x: x.reshape(num_envs, -1)
 
     def train(key):
-        network = Network(env.action_space(env_params).n)
+        network = Network(env.action_space(env_params).n, tuple(row["hidden_sizes"]), row["activation"])
         key, init_key, reset_key = jax.random.split(key, 3)
         schedule = lambda count: rate * (1.0 - (count // (num_minibatches * num_epochs)) / num_updates)
         optimizer = optax.chain(optax.clip_by_global_norm(0.5), optax.adam(schedule, eps=1e-5))

@@ -4,18 +4,15 @@ import jax
 from rejax import get_algo
 
 
-def make_train(env_id, num_envs, num_steps, num_epochs, num_minibatches, num_updates):
+def make_train(row):
     """`key -> final state`."""
-    total = num_envs * num_steps * num_updates
+    total = row["num_envs"] * row["num_steps"] * row["num_updates"]
+    sizes = {name: row[name] for name in ("num_envs", "num_steps", "num_epochs", "num_minibatches")}
     algorithm = get_algo("ppo").create(
-        env=env_id,
+        env=row["env"],
         total_timesteps=total,
         eval_freq=total,
         skip_initial_evaluation=True,
-        num_envs=num_envs,
-        num_steps=num_steps,
-        num_epochs=num_epochs,
-        num_minibatches=num_minibatches,
         learning_rate=2.5e-4,
         max_grad_norm=0.5,
         gamma=0.99,
@@ -23,7 +20,8 @@ def make_train(env_id, num_envs, num_steps, num_epochs, num_minibatches, num_upd
         clip_eps=0.2,
         ent_coef=0.01,
         vf_coef=0.5,
-        agent_kwargs={"activation": "tanh", "hidden_layer_sizes": (64, 64)},
+        agent_kwargs={"activation": row["activation"], "hidden_layer_sizes": tuple(row["hidden_sizes"])},
+        **sizes,
     )
     algorithm = algorithm.replace(eval_callback=lambda algorithm, state, key: ())  # evaluation is not what is measured
 

@@ -1,7 +1,8 @@
-"""CartPole-v1 solved by one contender in a process of its own: `python solve.py CONTENDER JOB`, JOB in JSON; prints one line of JSON.
+"""CartPole-v1 solved by one contender in a process of its own: `python solve.py CONTENDER JOB`; prints one line of JSON.
 
-JOB: `steps` per seed, `seeds`, `episodes` that judge a seed, `target` and `devices`. The line: `scores`, the mean return of each
-seed after `steps`, and the times of day when all was `imported`, `compiled` (None where that is not a separate step) and `known`.
+JOB is JSON: `steps` per seed, `seeds`, `episodes` that judge a seed, `target` and `devices`. The line: `scores`, the mean return
+of each seed after `steps`, and the times of day (seconds) when all was `imported`, `compiled` (None where that is not a step of
+its own) and the scores were `known`.
 
 Each contender imports only its own packages, so that it runs in its own environment and pays for nothing else.
 """
@@ -92,14 +93,17 @@ def purejaxrl(job):
 
 
 def rejax(job):
-    """rejax with its published settings (`configs/gymnax/cartpole.yaml`): judged by its own evaluations, the last of which counts.
+    """rejax with its published settings (`configs/gymnax/cartpole.yaml`), which evaluate 100 times: the last evaluation counts.
 
-    `evaluations` is how many there are, if not as published: every 1,000 steps. They play 128 episodes with the stochastic policy.
+    Its own evaluation plays 128 episodes with the stochastic policy. `judged_once`: instead, the deterministic policy is judged
+    as everyone's is, at the end alone.
     """
     import jax
     from rejax import get_algo
+    from rejax.evaluate import evaluate
 
     imported = time.time()
+    once = job.get("judged_once", False)
     algorithm = get_algo("ppo").create(
         env="CartPole-v1",
         agent_kwargs={"activation": "tanh"},
@@ -110,14 +114,22 @@ def rejax(job):
         learning_rate=0.00075,
         max_grad_norm=0.5,
         total_timesteps=100_000,
-        eval_freq=100_000 // job.get("evaluations", 100),
-        skip_initial_evaluation="evaluations" in job,
+        eval_freq=100_000 if once else 1000,
+        skip_initial_evaluation=once,
         gamma=0.99,
         gae_lambda=0.95,
         clip_eps=0.2,
         ent_coef=0.01,
         vf_coef=0.5,
     )
+
+    def judge(algorithm, state, key):
+        distribution = lambda x: algorithm.actor.apply(state.actor_ts.params, x[None], method="_action_dist")
+        act = lambda observation, key: distribution(observation).mode()[0]
+        return evaluate(act, key, algorithm.env, algorithm.env_params, job["episodes"])
+
+    if once:
+        algorithm = algorithm.replace(eval_callback=judge)
 
     def score(key):
         state, (_, returns) = algorithm.train(key)

@@ -11,8 +11,8 @@ cache by default, the peers do not; like is compared with like.
   initialisers vmapped over seeds can wait for each other for ever.
 - rejax, in the environment of `python -m benchmarks._peers.build`: one program. As published, it evaluates 100 times, and its
   own last evaluation counts, 128 episodes of the stochastic policy. "Judged once": at its end, and as the others are.
-- Stable-Baselines3 and SBX with RL Zoo's settings, in `.cache/peers/sb3`: they train seed after seed, so their seconds are those
-  of the *first seed alone*, and they take no part in the claims.
+- Stable-Baselines3 and SBX with RL Zoo's settings, in `.cache/peers/sb3`: they train seed after seed, so their seconds are
+  those of the *first seed alone*, in one round alone, and they take no part in the claims.
 """
 
 import json
@@ -60,6 +60,8 @@ def run(size: str, num_seeds: int) -> tuple[dict[str, Any], list[dict[str, Any]]
     hung: list[str] = []
     for turn in range(ROUNDS[size]):
         for label, contender in contenders.items():
+            if turn and contender.num_seeds is not None:
+                continue
             with tempfile.TemporaryDirectory() as cache:
                 for mode in contender.modes:
                     if label in missing or label in hung:

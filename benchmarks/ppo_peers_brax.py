@@ -5,9 +5,9 @@ environment returns to the same start after every episode, and the step at a tim
 number of steps up to whole updates (its published batches are of 327,680 steps: it gets up to that many more than we).
 
 "published" are the settings that brax's notebook gives for the robot (for 50 million steps), with brax's own networks. "Our
-settings" as far as brax has them: it anneals no learning rate, scales rewards by a constant, and its policy is a Gaussian
-squashed by tanh whose deviation depends on the state.
-They were chosen by hand for short runs, not searched.
+settings" as far as brax has them: it scales rewards by a constant, and its policy is a Gaussian squashed by tanh whose
+deviation depends on the state. They are the best of nine that were tried on ant, once each, for 300,000 steps (annealed rate,
+raw rewards, smaller rate, higher discount, no clipping, tanh, larger networks); brax's were not tuned.
 """
 
 from typing import Any
@@ -24,8 +24,9 @@ OURS = {
     "num_minibatches": 8,
     "learning_rate": 5e-4,
     "discount": 0.97,
+    "anneal_learning_rate": False,
     "hidden_sizes": (64, 64),
-    "activation": "tanh",
+    "activation": "swish",
 }
 SAME = {
     "num_envs": 128,
@@ -40,7 +41,7 @@ SAME = {
     "entropy_cost": 0.0,
     "max_grad_norm": 0.5,
 }
-SAME_NETWORKS = {"policy_hidden_layer_sizes": (64, 64), "value_hidden_layer_sizes": (64, 64), "activation": "tanh"}
+SAME_NETWORKS = {"policy_hidden_layer_sizes": (64, 64), "value_hidden_layer_sizes": (64, 64), "activation": "swish"}
 PUBLISHED = {
     "ant": {
         "num_envs": 4096,

@@ -68,8 +68,9 @@ def purejaxrl(job):
     env, env_params = gymnax.make("CartPole-v1")
     imported = time.time()
     num_updates = job["steps"] // (4 * 128)
-    train = make_train("CartPole-v1", num_envs=4, num_steps=128, num_epochs=4, num_minibatches=4, num_updates=num_updates)
-    network = Network(env.action_space(env_params).n)
+    row = {"env": "CartPole-v1", "num_envs": 4, "num_steps": 128, "num_epochs": 4, "num_minibatches": 4}
+    row |= {"num_updates": num_updates, "hidden_sizes": (64, 64), "activation": "tanh"}
+    train, network = make_train(row), Network(env.action_space(env_params).n, row["hidden_sizes"], row["activation"])
 
     def play(params, key):
         def step(carry, key):

@@ -7,9 +7,9 @@ time limit of 1,000 steps, which only 1.0 keeps apart from the end of the game, 
 
 rejax publishes no tuned configuration for MinAtar; "published" is that of its speed comparison on Breakout, of one million
 steps. "Our settings" are those published with gymnax (gymnax-blines, for ten million steps), with observations and rewards
-normalised, as is our default, and a constant learning rate as there (with our annealed one Breakout came to 17.5 in a first
-run, and then the rate was set as published). Both get them; what still differs: rejax clips the gradient element by element, and begins with
-other random weights.
+normalised, as is our default, and a constant rate as there (with our annealed one Breakout came to 17.5 in a first run, and
+then the rate was set as published). Both get them; what still differs: rejax clips the gradient element by element, and begins
+with other random weights.
 """
 
 from typing import Any

@@ -7,11 +7,10 @@ soon as it has finished.
 
 import csv
 import io
-import itertools
 import json
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -25,7 +24,7 @@ from jaxtyping import Bool, Float, PyTree
 from rich.console import Console
 
 import jaxpg_envs
-from jaxpg.algorithm import Algorithm, Field, InputError, Metrics, Policy, configure, fields, lookup, make, unknown
+from jaxpg.algorithm import Algorithm, Field, InputError, Metrics, Policy, fields, lookup, make
 from jaxpg.experiment.checkpoints import write_atomically
 from jaxpg.experiment.devices import seed_mesh
 from jaxpg.experiment.errors import RunError
@@ -44,11 +43,20 @@ from jaxpg.experiment.run import (
     prepare_folder,
     require_seed,
 )
+from jaxpg.experiment.search_space import (
+    Configuration,
+    check_space,
+    checked_range,
+    checked_values,
+    combine,
+    draw,
+    in_order,
+    plain_value,
+)
 from jaxpg.experiment.statistics import bootstrap_interval, interquartile_mean
 from jaxpg.experiment.sweep_picture import plot_sweep, value_text
 
 SWEEP_FILES = ("results.json", "results.csv", "best.json")
-Configuration = dict[str, Any]  # the swept fields and their values
 Result = dict[str, Any]
 Report = Callable[[int, float | None, float], None]
 
@@ -95,18 +103,18 @@ def sweep(
     console = console or Console(stderr=True, force_jupyter=False)
     folder = Path(out)
     known = {field.name: field for field in fields(lookup(algorithm).config_class)}
-    grid, ranges = _in_order(algorithm, known, grid or {}), _in_order(algorithm, known, ranges or {})
-    _check_space(algorithm, known, grid, ranges, random, hyperparameters)
+    grid, ranges = in_order(algorithm, known, grid or {}), in_order(algorithm, known, ranges or {})
+    check_space(algorithm, known, grid, ranges, random, hyperparameters)
     require_seed(seed)
     mesh = _mesh(known, grid, random, num_seeds, num_devices)
     environment, env_params = jaxpg_envs.make(env, **(env_options or {}))
-    values = {name: _checked_values(algorithm, known[name], grid[name]) for name in grid}
-    intervals = {name: _checked_range(algorithm, known[name], ranges[name]) for name in ranges}
-    configurations = _configurations(values, _draws(intervals, random or 0, seed))
+    values = {name: checked_values(algorithm, known[name], grid[name]) for name in grid}
+    intervals = {name: checked_range(algorithm, known[name], ranges[name]) for name in ranges}
+    configurations = combine(values, draw(intervals, random or 0, seed))
     groups = _groups(known, configurations, partial(make, algorithm, environment, env_params, **hyperparameters))
     description = describe(algorithm, env, env_options or {}, seed, num_seeds, num_devices, groups[0].agent.config)
     shared = {name: value for name, value in description["config"].items() if name not in values | intervals}
-    description["config"] = {name: _plain(known[name], value) for name, value in shared.items()}
+    description["config"] = {name: plain_value(known[name], value) for name, value in shared.items()}
     description |= {"grid": values, "ranges": intervals, "random": random}
     saved = prepare_folder(folder, description, resume, console, SWEEP_FILES)
     results = _saved_results(saved, folder)
@@ -120,54 +128,6 @@ def sweep(
         ) from error
 
 
-# --- What is swept --------------------------------------------------------------------------------------------------------
-
-
-def _in_order(algorithm: str, known: dict[str, Field], swept: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields in the order of the algorithm's configuration, so that the order in which they were named does not matter."""
-    for name in swept:
-        if name not in known:
-            raise InputError(f"{algorithm} has no hyperparameter {unknown(name, known)}")
-    return {name: swept[name] for name in known if name in swept}
-
-
-def _check_space(
-    algorithm: str,
-    known: dict[str, Field],
-    grid: dict[str, Any],
-    ranges: dict[str, Any],
-    random: int | None,
-    hyperparameters: dict[str, Any],
-) -> None:
-    if ranges and random is None:
-        raise InputError("ranges need a number of draws: --random N")
-    if random is not None and not ranges:
-        raise InputError("--random draws from ranges, and there are none: --range.FIELD low,high or low,high,log")
-    if random is not None and random < 1:
-        raise InputError(f"the number of random draws must be at least 1, got {random}")
-    if not grid and not ranges:
-        raise InputError("a sweep needs a grid or ranges: --grid.FIELD a,b,c, or --random N with --range.FIELD low,high")
-    for one, other, words in (
-        (grid, ranges, "both a grid and a range"),
-        (grid, hyperparameters, "both a grid and a fixed value"),
-        (ranges, hyperparameters, "both a range and a fixed value"),
-    ):
-        for name in one:
-            if name in other:
-                raise InputError(f"{algorithm}: {name} has {words}: give one of them")
-    for name, values in grid.items():
-        if isinstance(values, str) or not isinstance(values, Sequence | np.ndarray | jax.Array):
-            raise InputError(f"{algorithm}: the grid of {name} must be a sequence of values, got {values!r}")
-        if len(values) == 0:
-            raise InputError(f"{algorithm}: the grid of {name} is empty")
-    for name in ranges:
-        if not known[name].is_leaf:
-            raise InputError(
-                f"{algorithm}: {name} is not real-valued, and each of its values is a program of its own: "
-                f"give a grid of it, --grid.{name.replace('_', '-')} a,b,c"
-            )
-
-
 def _mesh(known: dict[str, Field], grid: dict[str, Any], random: int | None, num_seeds: int, num_devices: int) -> Mesh:
     """The devices that share the pairs of a group; all groups have the same size."""
     if num_seeds < 1 or num_devices < 1:
@@ -179,61 +139,6 @@ def _mesh(known: dict[str, Field], grid: dict[str, Any], random: int | None, num
             f"give at most {configurations * num_seeds}"
         )
     return seed_mesh(num_devices, num_devices)
-
-
-def _checked_values(algorithm: str, field: Field, values: Any) -> list[Any]:
-    """A grid's values, each of the field's type and within its range, and no two alike."""
-    plain = np.asarray(values) if isinstance(values, jax.Array) else values
-    checked = [_plain(field, _checked(algorithm, field, value)) for value in plain]
-    for index, value in enumerate(checked):
-        if value in checked[:index]:
-            raise InputError(f"{algorithm}: the grid of {field.name} has {value_text(value)} twice")
-    return checked
-
-
-def _checked_range(algorithm: str, field: Field, interval: Any) -> list[Any]:
-    """`[low, high]` or `[low, high, "log"]`."""
-    where = f"{algorithm}: the range of {field.name}"
-    if not isinstance(interval, list | tuple) or len(interval) < 2 or list(interval[2:]) not in ([], ["log"]):
-        raise InputError(f"{where} must be low,high or low,high,log, got {_as_written(interval)}")
-    low, high = (float(_checked(algorithm, field, end)) for end in interval[:2])
-    if not low < high:
-        raise InputError(f"{where} must have low < high, got {_as_written(interval)}")
-    if interval[2:] and low <= 0:
-        raise InputError(f"{where} is logarithmic and must lie above 0, got {_as_written(interval)}")
-    return [_plain(field, low), _plain(field, high), *interval[2:]]
-
-
-def _as_written(interval: Any) -> str:
-    return ",".join(map(str, interval)) if isinstance(interval, list | tuple) else repr(interval)
-
-
-def _checked(algorithm: str, field: Field, value: Any) -> Any:
-    return getattr(configure(algorithm, lookup(algorithm).config_class, {field.name: value}), field.name)
-
-
-def _plain(field: Field, value: Any) -> Any:
-    """A checked value as JSON has it: of a float32, the shortest number that is rounded to it."""
-    if field.is_leaf:
-        return float(str(np.float32(value)))
-    return list(value) if isinstance(value, tuple) else value
-
-
-def _draws(ranges: dict[str, list[Any]], number: int, seed: int) -> list[Configuration]:
-    """Draws from the ranges; without ranges, one draw of nothing."""
-    if not ranges:
-        return [{}]
-    uniform = np.random.default_rng(seed).random((number, len(ranges)))
-    columns = {}
-    for (name, (low, high, *log)), u in zip(ranges.items(), uniform.T, strict=True):
-        values = low * (high / low) ** u if log else low + (high - low) * u
-        columns[name] = [float(str(value)) for value in np.clip(values, low, high).astype(np.float32)]
-    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-
-
-def _configurations(grid: dict[str, list[Any]], draws: list[Configuration]) -> list[Configuration]:
-    combinations = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
-    return [combination | draw for combination in combinations for draw in draws]
 
 
 # --- Groups ---------------------------------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ import jaxpg
 from jaxpg.algorithm import InputError
 from jaxpg.experiment import RunError, plot_sweep, run, sweep
 from jaxpg.experiment.run import evaluation_keys
+from jaxpg.experiment.search_space import draw
 from jaxpg.experiment.sweep_picture import coordinate, value_text
 
 SWEEPER = importlib.import_module("jaxpg.experiment.sweep")
@@ -304,7 +305,7 @@ def test_a_group_that_does_not_fit_in_memory(tmp_path, monkeypatch):
 
 def test_draws_are_uniform_or_log_uniform():
     ranges = {"learning_rate": [1e-5, 1e-1, "log"], "discount": [0.9, 0.98]}
-    draws = SWEEPER._draws(ranges, 2000, seed=3)
+    draws = draw(ranges, 2000, seed=3)
     for name, scale in (("learning_rate", np.log), ("discount", np.asarray)):
         values = np.array([draw[name] for draw in draws])
         low, high = ranges[name][:2]
@@ -312,12 +313,12 @@ def test_draws_are_uniform_or_log_uniform():
         uniform = np.sort((scale(values) - scale(low)) / (scale(high) - scale(low)))
         assert np.abs(uniform - (np.arange(2000) + 0.5) / 2000).max() < 1.63 / math.sqrt(2000)  # Kolmogorov-Smirnov at 1 %
     assert abs(np.corrcoef([list(draw.values()) for draw in draws], rowvar=False)[0, 1]) < 0.1
-    assert draws == SWEEPER._draws(ranges, 2000, seed=3)
-    assert draws != SWEEPER._draws(ranges, 2000, seed=4)
+    assert draws == draw(ranges, 2000, seed=3)
+    assert draws != draw(ranges, 2000, seed=4)
 
 
 def test_every_combination_of_the_grid_gets_the_same_draws():
-    draws = SWEEPER._draws({"discount": [0.5, 0.9]}, 3, seed=0)
+    draws = draw({"discount": [0.5, 0.9]}, 3, seed=0)
     configurations = SWEEPER._configurations({"num_envs": [4, 8], "activation": ["tanh"]}, draws)
     assert configurations == [{"num_envs": n, "activation": "tanh", **draw} for n in (4, 8) for draw in draws]
 

@@ -170,11 +170,11 @@ def make_parts(
             metrics["gradient_norm"] = global_norm(gradient)
             return descend(optimizer, gradient, params, optimizer_state), metrics
 
-        shuffle_key, loss_key = jax.random.split(key)
         size = config.num_envs if has_memory else batch_size
-        epochs = jax.vmap(lambda key: shuffled_indices(key, size))(jax.random.split(shuffle_key, config.num_epochs))
         num_gradient_steps = config.num_epochs * config.num_minibatches
-        steps = (epochs.reshape(num_gradient_steps, -1), jax.random.split(loss_key, num_gradient_steps))
+        keys = jax.random.split(key, config.num_epochs + num_gradient_steps)
+        epochs = jax.vmap(lambda key: shuffled_indices(key, size))(keys[: config.num_epochs])
+        steps = (epochs.reshape(num_gradient_steps, -1), keys[config.num_epochs :])
         (params, optimizer_state), metrics = jax.lax.scan(minibatch_step, (learner.params, learner.optimizer_state), steps)
         metrics = jax.tree.map(jnp.mean, metrics)
         metrics["explained_variance"] = losses.explained_variance(batch.value, batch.target)

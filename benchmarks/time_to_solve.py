@@ -6,7 +6,7 @@ training and evaluation all count; it stops when the returns are known. Processe
 compared. Each JAX contender starts twice with one compilation cache, empty the first time. jaxpg's command line keeps such a
 cache by default, the peers do not; like is compared with like.
 
-- jaxpg: the seeds on two CPU devices if there are two cores; ten pieces, of which the first that solves it ends the run.
+- jaxpg: the seeds on two CPU devices if there are two cores; twenty pieces, of which the first that solves it ends the run.
 - purejaxrl (`_peers/purejaxrl_ppo.py`): one program, whose result is known at its end. One XLA thread: with more, its
   initialisers vmapped over seeds can wait for each other for ever.
 - rejax, in the environment of `python -m benchmarks._peers.build`: one program. As published, it evaluates 100 times, and its

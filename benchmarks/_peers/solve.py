@@ -13,7 +13,7 @@ import os
 import sys
 import time
 
-PIECES = 10  # of jaxpg's run, each of them judged
+PIECES = 20  # of jaxpg's run, each of them judged
 
 
 def jaxpg(job):

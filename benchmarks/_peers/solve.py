@@ -20,11 +20,14 @@ def jaxpg(job):
     """PPO with its default hyperparameters in pieces, each of them judged; the first that reaches the target ends it."""
     # What `jaxpg.experiment.use_cpu_devices` sets, without importing what else is in `jaxpg.experiment`.
     os.environ["NPROC"] = "1" if job["devices"] == 1 else str(job["devices"] + 1)
+    from concurrent.futures import ThreadPoolExecutor
+
     import jax
     import numpy as np
-    from jax.sharding import Mesh, PartitionSpec
+    from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
     jax.config.update("jax_num_cpu_devices", job["devices"])
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)  # as `jaxpg.experiment.cache_compiled_programs`
     import jaxpg
     import jaxpg_envs
     from jaxpg.training import advance
@@ -33,26 +36,38 @@ def jaxpg(job):
     imported = time.time()
     algorithm = jaxpg.make("ppo", env, params, total_steps=job["steps"])
 
-    def piece(state, seed, num_updates):
-        state, _ = advance(algorithm.update, state, num_updates)
+    def score(state, seed):
         key = jax.random.key(job["seeds"] + seed)
-        return state, jaxpg.evaluate(algorithm.policy(state), env, params, key, job["episodes"]).mean()
+        return jaxpg.evaluate(algorithm.policy(state), env, params, key, job["episodes"]).mean()
 
     mesh, seed_axis = Mesh(np.array(jax.devices()), ("seed",)), PartitionSpec("seed")
     over_seeds = lambda function, in_specs, **options: jax.jit(
         jax.shard_map(function, mesh=mesh, in_specs=in_specs, out_specs=seed_axis, check_vma=False), **options
     )
     init = over_seeds(jax.vmap(lambda seed: algorithm.init(jax.random.key(seed))), seed_axis)
-    run = over_seeds(jax.vmap(piece, (0, 0, None)), (seed_axis, seed_axis, PartitionSpec()), donate_argnums=0)
-    seeds = np.arange(job["seeds"], dtype=np.int32)
-    states = init(seeds)
-    run = run.lower(states, seeds, np.int32(0)).compile()
+    step = jax.vmap(lambda state, num_updates: advance(algorithm.update, state, num_updates)[0], (0, None))
+    run = over_seeds(step, (seed_axis, PartitionSpec()), donate_argnums=0)
+    judge = over_seeds(jax.vmap(score), (seed_axis, seed_axis))
+    seeds = jax.device_put(np.arange(job["seeds"], dtype=np.int32), NamedSharding(mesh, seed_axis))
+
+    def begin():
+        states = jax.block_until_ready(init(seeds))
+        return states, judge.lower(states, seeds).compile()
+
+    with ThreadPoolExecutor(1) as other:  # one core compiles what trains, the other all else
+        begun = other.submit(begin)
+        like = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=seeds.sharding), jax.eval_shape(init, seeds)
+        )
+        run = run.lower(like, np.int32(0)).compile()
+        states, judge = begun.result()
     compiled = time.time()
     total, quarter = algorithm.num_updates, len(seeds) // 4
     length = math.ceil(total / PIECES)
     for start in range(0, total, length):
         done = min(start + length, total)
-        states, scores = run(states, seeds, np.int32(done - start))
+        states = jax.block_until_ready(run(states, np.int32(done - start)))
+        scores = np.asarray(judge(states, seeds))
         if np.sort(scores)[quarter : len(seeds) - quarter].mean() >= job["target"]:  # the interquartile mean
             break
     return scores, done * algorithm.env_steps_per_update, imported, compiled, time.time()

@@ -149,9 +149,11 @@ def _run(
     with console.status("compiling …"):
         if not console.is_terminal:
             say(console, f"compiling {algorithm} on {env} …")
-        step = compile_step(agent, like, mesh)
+        with ThreadPoolExecutor(1) as other:  # another core compiles the start meanwhile
+            start = other.submit(lambda: init(keys) if restored is None else None)
+            step = compile_step(agent, like, mesh)
         if restored is None:
-            states, done, train_seconds = init(keys), 0, 0.0
+            states, done, train_seconds = start.result(), 0, 0.0
         else:
             saved, record = restored
             states, done, train_seconds = (

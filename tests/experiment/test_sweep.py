@@ -18,7 +18,7 @@ import jaxpg
 from jaxpg.algorithm import InputError
 from jaxpg.experiment import RunError, plot_sweep, run, sweep
 from jaxpg.experiment.run import evaluation_keys
-from jaxpg.experiment.search_space import draw
+from jaxpg.experiment.search_space import combine, draw
 from jaxpg.experiment.sweep_picture import coordinate, value_text
 
 SWEEPER = importlib.import_module("jaxpg.experiment.sweep")
@@ -319,7 +319,7 @@ def test_draws_are_uniform_or_log_uniform():
 
 def test_every_combination_of_the_grid_gets_the_same_draws():
     draws = draw({"discount": [0.5, 0.9]}, 3, seed=0)
-    configurations = SWEEPER._configurations({"num_envs": [4, 8], "activation": ["tanh"]}, draws)
+    configurations = combine({"num_envs": [4, 8], "activation": ["tanh"]}, draws)
     assert configurations == [{"num_envs": n, "activation": "tanh", **draw} for n in (4, 8) for draw in draws]
 
 

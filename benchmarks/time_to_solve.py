@@ -31,7 +31,7 @@ from jaxpg.experiment.statistics import interquartile_mean
 
 PAPER = "time to a result; peers' public code"
 SEEDS = {"smoke": 8, "small": 8, "full": 8}
-ROUNDS = {"smoke": 1, "small": 3, "full": 5}
+ROUNDS = {"smoke": 1, "small": 2, "full": 5}
 TARGET, EPISODES, STEPS = 475, 64, 500_000
 EXPECTED = 0.5  # our seconds, as a part of the best peer's
 EMPTY, FILLED = "nothing compiled before", "compiled before"

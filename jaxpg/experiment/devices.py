@@ -66,4 +66,4 @@ def cache_compiled_programs() -> None:
     if jax.config.jax_compilation_cache_dir is None:
         base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
         jax.config.update("jax_compilation_cache_dir", str(Path(base) / "jaxpg" / "xla"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)  # a run begins with many small programs
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)  # a run begins with many small programs

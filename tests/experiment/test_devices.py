@@ -52,7 +52,10 @@ def test_the_users_cache_folder_is_kept(monkeypatch, tmp_path):
     monkeypatch.setattr("jaxpg.experiment.devices.jax", type("", (), {"config": _Config(settings)}))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     cache_compiled_programs()
-    assert settings == {"jax_compilation_cache_dir": str(tmp_path / "jaxpg" / "xla")}
+    assert settings == {
+        "jax_compilation_cache_dir": str(tmp_path / "jaxpg" / "xla"),
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+    }
 
 
 class _Config:

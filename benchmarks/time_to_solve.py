@@ -3,8 +3,8 @@
 Solved: the interquartile mean over seeds of the mean return is at least 475. Unless said otherwise, a seed is judged by 64
 whole episodes of its deterministic policy. The clock starts before the process does, so that imports, tracing, compilation,
 training and evaluation all count; it stops when the returns are known. Processes alternate, round after round, and medians are
-compared. Each JAX contender starts twice with one compilation cache, empty the first time. jaxpg's command line keeps such a
-cache by default, the peers do not; like is compared with like.
+compared. Each JAX contender starts twice with one cache of all its programs, empty the first time. jaxpg's command line keeps
+such a cache by default, the peers do not; like is compared with like.
 
 - jaxpg: the seeds on two CPU devices if there are two cores; twenty pieces, of which the first that solves it ends the run.
 - purejaxrl (`_peers/purejaxrl_ppo.py`): one program, whose result is known at its end. One XLA thread: with more, its
@@ -98,7 +98,8 @@ def _measure(contender: Contender, num_seeds: int, cache: str) -> dict[str, Any]
     devices = 2 if len(os.sched_getaffinity(0)) > 1 and num_seeds % 2 == 0 else 1
     job = {"steps": STEPS, "seeds": num_seeds, "episodes": EPISODES, "target": TARGET, "devices": devices} | contender.job
     environment = {name: value for name, value in os.environ.items() if name not in ("NPROC", "XLA_FLAGS")}
-    environment |= {"JAX_COMPILATION_CACHE_DIR": cache} | ({"NPROC": contender.threads} if contender.threads else {})
+    environment |= {"JAX_COMPILATION_CACHE_DIR": cache, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    environment |= {"NPROC": contender.threads} if contender.threads else {}
     command = [str(contender.python), str(SCRIPT), contender.peer, json.dumps(job)]
     started = time.time()
     try:

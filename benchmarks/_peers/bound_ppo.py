@@ -13,16 +13,17 @@ def measure(row):
     """Steps per second if nothing took time but the products of two networks and random actions in the environments.
 
     Per step: a forward pass of the actor to act and of the critic for the value, and in each epoch a forward pass of both and a
-    backward one of twice its cost.
+    backward one of twice its cost; only the first layer's is as dear as its forward pass, since nobody wants the gradient with
+    respect to observations.
     """
     env, params = jaxpg_envs.make(row["env"], **({"backend": "spring"} if row["env"].startswith("brax/") else {}))
     sizes = [*row["hidden_sizes"]]
     observation = jax.eval_shape(env.reset, jax.random.key(0), params)[0]
     space = env.action_space(params)
     outputs = getattr(space, "n", None) or 2 * space.shape[0]
-    inner = observation.size * sizes[0] + sum(a * b for a, b in itertools.pairwise(sizes))
-    forward = 2 * (2 * inner + sizes[-1] * (outputs + 1))
-    operations = forward * (1 + 3 * row["num_epochs"])
+    first = 2 * 2 * observation.size * sizes[0]
+    others = 2 * (2 * sum(a * b for a, b in itertools.pairwise(sizes)) + sizes[-1] * (outputs + 1))
+    operations = first * (1 + 2 * row["num_epochs"]) + others * (1 + 3 * row["num_epochs"])
 
     rows = min(row["num_envs"] * row["num_steps"] // row["num_minibatches"], 1024)
     a, b = jnp.ones((rows, sizes[0])), jnp.ones((sizes[0], sizes[0]))

@@ -27,7 +27,6 @@ def jaxpg(job):
     from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
     jax.config.update("jax_num_cpu_devices", job["devices"])
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)  # as in the command line's own cache
     import jaxpg
     import jaxpg_envs
     from jaxpg.training import advance

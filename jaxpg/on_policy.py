@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
+from jax.custom_batching import custom_vmap
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, PyTree
 
@@ -196,13 +197,23 @@ def make_actor(
         # One step of the memory from the carry that was stored with each observation, all of them at once.
         features = features_of(learner.observation_statistics, transitions.observation)
         carry, contexts = network.remember(learner.params, behaviour.carry, features)
-        next_features = features_of(learner.observation_statistics, transitions.next_observation)
-        next_contexts = network.remember(learner.params, carry, next_features)[1]
-        values, next_values = network.value(learner.params, jnp.stack([contexts, next_contexts]))
+        values = network.value(learner.params, contexts)
+
+        def next_values_of(steps: slice) -> Float[Array, "time env"]:
+            at = lambda tree: jax.tree.map(lambda x: x[steps], tree)
+            next_features = features_of(learner.observation_statistics, at(transitions.next_observation))
+            return network.value(learner.params, network.remember(learner.params, at(carry), next_features)[1])
+
+        cut = transitions.truncated & ~terminated
+        next_values = jax.lax.cond(
+            any_in_batch(cut[:-1]),
+            lambda: next_values_of(slice(None)),
+            # Else the next step's observation is the successor, or the successor is terminal and its value not asked for.
+            lambda: jnp.concatenate([values[1:], next_values_of(slice(-1, None))]),
+        )
         if config.time_limit == "terminal":
             terminated = transitions.done
         elif config.time_limit == "mask":  # a reward and a successor that make the temporal difference zero, as in Brax
-            cut = transitions.truncated & ~terminated
             rewards, next_values = jnp.where(cut, values, rewards), jnp.where(cut, 0.0, next_values)
         experience = Experience(
             features=features,
@@ -344,6 +355,18 @@ def actor_critic_step(
     metrics["parameter_norm"] = global_norm(params)
     metrics["explained_variance"] = losses.explained_variance(experience.value, targets)
     return learner._replace(params=params, optimizer_state=optimizer_state), metrics
+
+
+@custom_vmap
+def any_in_batch(flags: Bool[Array, "..."]) -> Bool[Array, ""]:
+    """Whether any flag is set, here or elsewhere under `vmap`: a predicate that stays one, so that `cond` stays a branch."""
+    return flags.any()
+
+
+@any_in_batch.def_vmap
+def _(size: int, is_batched: list[bool], flags: Bool[Array, "..."]) -> tuple[Bool[Array, ""], bool]:
+    del size, is_batched
+    return any_in_batch(flags), False
 
 
 def mean_over_chunks(function: Callable[[PyTree], PyTree], chunks: PyTree, num_chunks: int) -> PyTree:

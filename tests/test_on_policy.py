@@ -118,6 +118,37 @@ def test_values_of_successors_remember_the_step_before(collected):
     np.testing.assert_allclose(e.next_value[time, env], value, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("memory", ["none", "gru"])
+def test_values_of_successors_where_nothing_was_cut(memory):
+    """Then they are read from the next step: the same values as when every successor is evaluated."""
+    config = configure("a2c", A2CConfig, SMALL | {"memory": memory, "num_steps": 12})
+    params = WALK.params(time_limit=100)
+    network = make_network("a2c", config, WALK, params)
+    actor = make_actor(config, WALK, params, network)
+
+    def appraise(key):
+        learner = actor.init(key, lambda params: ())
+        start = init_rollout(key, WALK, params, 4, initial_carry=network.initial_carry)
+        _, transitions = actor.collect(key, learner, start, params)
+        # The flag alone, of a step within an episode: what happened stays as it was.
+        flagged = transitions._replace(truncated=transitions.truncated.at[0, 0].set(True))
+        next_value = lambda transitions: actor.appraise(learner, transitions)[1].next_value
+        both = jax.vmap(next_value)(jax.tree.map(lambda *x: jnp.stack(x), transitions, flagged))
+        return transitions, next_value(transitions), next_value(flagged), both
+
+    transitions, shared, evaluated, both = quick_jit(appraise)(KEY)
+    terminated = np.asarray(transitions.terminated)
+    assert not transitions.truncated.any()
+    assert 2 < terminated[:-1].sum() < 30
+    assert not terminated[0, 0]
+    for values in (shared, *both):
+        assert_close(values[~terminated], evaluated[~terminated], rtol=1e-4, atol=1e-5)
+    # What tells the branches apart: after an end, one holds the value of the next episode's start. Among a batch in which
+    # anything was cut, every successor is evaluated.
+    assert np.abs(shared - evaluated)[:-1][terminated[:-1]].max() > 1e-3
+    assert_close(both[0], evaluated, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("cell", ["gru", "lstm"])
 def test_minibatches_of_sequences_begin_with_their_own_memories(cell):
     """A policy that does not move has ratio 1 in every minibatch, also where a rollout begins within an episode."""

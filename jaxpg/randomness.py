@@ -1,0 +1,32 @@
+"""JAX's random bits on a CPU: the same bits, from a program that compiles several times sooner.
+
+JAX lowers Threefry-2x32 to a loop on CPUs. XLA makes about ten kernels of each such loop, and a training step has some twenty;
+written out, the twenty rounds become part of the kernel that uses the bits (`python -m benchmarks random_bits`).
+"""
+
+import jax
+import jax.numpy as jnp
+from jax.extend.random import threefry2x32_p
+from jax.interpreters import mlir
+
+ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
+PARITY = 0x1BD11BDA
+
+
+def threefry_2x32(key0: jax.Array, key1: jax.Array, count0: jax.Array, count1: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Twenty rounds of Threefry-2x32 on arrays of uint32 of one shape.
+
+    Source: Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3", section 4.2.
+    """
+    keys = (key0, key1, key0 ^ key1 ^ jnp.uint32(PARITY))
+    x, y = count0 + keys[0], count1 + keys[1]
+    for injection in range(1, 6):
+        for rotation in ROTATIONS[(injection - 1) % 2]:
+            x = x + y
+            y = x ^ (y << jnp.uint32(rotation) | y >> jnp.uint32(32 - rotation))
+        x = x + keys[injection % 3]
+        y = y + keys[(injection + 1) % 3] + jnp.uint32(injection)
+    return x, y
+
+
+mlir.register_lowering(threefry2x32_p, mlir.lower_fun(threefry_2x32, multiple_results=True), platform="cpu")

@@ -12,12 +12,11 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
-from jax.custom_batching import custom_vmap
-from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, PyTree
 
 from jaxpg import losses
 from jaxpg.algorithm import Algorithm, InputError, Metrics, Policy, Scalar, hyperparameter, static
+from jaxpg.gradient_descent import descend, global_norm
 from jaxpg.networks import (
     MLP,
     ActorCritic,
@@ -46,6 +45,7 @@ from jaxpg.spaces import (
     observation_size,
     to_action_space,
 )
+from jaxpg.transforms import any_in_batch
 
 
 @struct.dataclass
@@ -205,12 +205,7 @@ def make_actor(
             return network.value(learner.params, network.remember(learner.params, at(carry), next_features)[1])
 
         cut = transitions.truncated & ~terminated
-        next_values = jax.lax.cond(
-            any_in_batch(cut[:-1]),
-            lambda: next_values_of(slice(None)),
-            # Else the next step's observation is the successor, or the successor is terminal and its value not asked for.
-            lambda: jnp.concatenate([values[1:], next_values_of(slice(-1, None))]),
-        )
+        next_values = values_of_successors(values, cut, next_values_of)
         if config.time_limit == "terminal":
             terminated = transitions.done
         elif config.time_limit == "mask":  # a reward and a successor that make the temporal difference zero, as in Brax
@@ -292,6 +287,26 @@ def contexts_of(network: ActorCritic, params: PyTree, experience: Any) -> Float[
     return recall(network, params, experience.carry, experience.features, experience.starts)
 
 
+def values_of_successors(
+    values: Float[Array, "time env"],
+    cut: Bool[Array, "time env"],
+    evaluate: Callable[[slice], Float[Array, "time env"]],
+) -> Float[Array, "time env"]:
+    """The value of each step's true successor; where the episode terminated, a number that must not count.
+
+    Args:
+      values: of the state in which each step began.
+      cut: whether the episode was truncated after the step.
+      evaluate: `steps -> values of the successors of these steps`. Where nothing was cut only the last ones are asked for:
+        else the successor is the next step's state.
+    """
+    return jax.lax.cond(
+        any_in_batch(cut[:-1]),
+        lambda: evaluate(slice(None)),
+        lambda: jnp.concatenate([values[1:], evaluate(slice(-1, None))]),
+    )
+
+
 def learning_rate_schedule(config: OnPolicyConfig, gradient_steps_per_update: int) -> Any:
     """The learning rate for optax: constant, or falling linearly to zero over the run's updates."""
     if not config.anneal_learning_rate:
@@ -314,19 +329,6 @@ def clipped_adam(config: OnPolicyConfig, gradient_steps_per_update: int) -> opta
     return optax.flatten(
         optax.chain(optax.clip_by_global_norm(config.max_gradient_norm), optax.adam(schedule, eps=1e-5, eps_root=1e-16))
     )
-
-
-def global_norm(tree: PyTree) -> Float[Array, ""]:
-    """The Euclidean norm of all leaves together."""
-    return optax.global_norm(ravel_pytree(tree)[0])  # of one vector, as in `clipped_adam`: computed once for both
-
-
-def descend(
-    optimizer: optax.GradientTransformation, gradient: PyTree, params: PyTree, optimizer_state: PyTree
-) -> tuple[PyTree, PyTree]:
-    """One step of the optimiser: parameters and optimiser state."""
-    changes, optimizer_state = optimizer.update(gradient, optimizer_state, params)
-    return optax.apply_updates(params, changes), optimizer_state
 
 
 def actor_critic_step(
@@ -355,18 +357,6 @@ def actor_critic_step(
     metrics["parameter_norm"] = global_norm(params)
     metrics["explained_variance"] = losses.explained_variance(experience.value, targets)
     return learner._replace(params=params, optimizer_state=optimizer_state), metrics
-
-
-@custom_vmap
-def any_in_batch(flags: Bool[Array, "..."]) -> Bool[Array, ""]:
-    """Whether any flag is set, here or elsewhere under `vmap`: a predicate that stays one, so that `cond` stays a branch."""
-    return flags.any()
-
-
-@any_in_batch.def_vmap
-def _(size: int, is_batched: list[bool], flags: Bool[Array, "..."]) -> tuple[Bool[Array, ""], bool]:
-    del size, is_batched
-    return any_in_batch(flags), False
 
 
 def mean_over_chunks(function: Callable[[PyTree], PyTree], chunks: PyTree, num_chunks: int) -> PyTree:

@@ -188,3 +188,70 @@ class Recall(Environment):
 
     def action_space(self, params):
         return Discrete(2)
+
+
+class Tabular(Environment):
+    """A Markov decision process as tables: rewards and ends (state, action), probabilities (state, action, next state).
+
+    An episode starts anywhere. `exact_values` solves it.
+    """
+
+    def __init__(self, num_states=3, num_actions=2):
+        super().__init__()
+        self.num_states, self.num_actions = num_states, num_actions
+
+    def params(self, seed=0, time_limit=3):
+        keys = jax.random.split(jax.random.key(seed), 3)
+        shape = (self.num_states, self.num_actions)
+        return {
+            "rewards": jax.random.normal(keys[0], shape),
+            "moves": jax.nn.softmax(2.0 * jax.random.normal(keys[1], (*shape, self.num_states))),
+            "ends": jax.random.bernoulli(keys[2], 0.2, shape),
+            "time_limit": jnp.int32(time_limit),
+        }
+
+    def exact_values(self, params, discount, value_of=lambda q: q.max(-1)):
+        """The fixed point of Q(s, a) = r + discount * (1 - end) * sum_s' p(s') value_of(Q)(s')."""
+        q = jnp.zeros_like(params["rewards"])
+        for _ in range(200):
+            q = params["rewards"] + discount * (1.0 - params["ends"]) * (params["moves"] @ value_of(q))
+        return q
+
+    def start(self, key, params):
+        return {"place": jax.random.randint(key, (), 0, self.num_states)}
+
+    def move(self, key, state, action, params):
+        place = state["place"]
+        following = jax.random.categorical(key, jnp.log(params["moves"][place, action]))
+        return {"place": following.astype(jnp.int32)}, params["rewards"][place, action], params["ends"][place, action]
+
+    def observe(self, state):
+        return state["place"]
+
+    def observation_space(self, params):
+        return Discrete(self.num_states)
+
+    def action_space(self, params):
+        return Discrete(self.num_actions)
+
+
+class Steady(Environment):
+    """One state that pays 1 per step, whatever one does, for ever or, if `ends`, once; the time limit is 3 steps."""
+
+    def params(self, ends=False):
+        return {"ends": jnp.bool_(ends), "time_limit": jnp.int32(3)}
+
+    def start(self, key, params):
+        return {}
+
+    def move(self, key, state, action, params):
+        return {}, jnp.float32(1), params["ends"]
+
+    def observe(self, state):
+        return jnp.ones(1)
+
+    def observation_space(self, params):
+        return Box(0.0, 1.0, (1,))
+
+    def action_space(self, params):
+        return Box(-2.0, 2.0, (2,))

@@ -1,12 +1,18 @@
 """Our PPO at the peers' setting."""
 
-import gymnax  # noqa: F401  (the peers import it before the clock starts, too)
 import jax
 
 import jaxpg
 import jaxpg_envs
+from jaxpg.experiment import use_cpu_devices
 from jaxpg.rollout import init_rollout
 from jaxpg.training import advance
+
+
+def prepare(row):
+    """What the command line does before JAX wakes."""
+    use_cpu_devices(row["devices"], linear_algebra=False)
+    import gymnax  # noqa: F401  (the peers import it before the clock starts, too; it wakes JAX)
 
 
 def make_algorithm(row):

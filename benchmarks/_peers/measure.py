@@ -14,9 +14,9 @@ import time
 def main():
     peer, row = sys.argv[1], json.loads(sys.argv[2])
     os.sched_setaffinity(0, row["cores"])
-    if row["devices"] > 1:
-        os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={row['devices']}"
-    module = importlib.import_module(f"{peer}_ppo")
+    module = importlib.import_module(f"{peer}_{row['module']}")
+    if hasattr(module, "prepare"):
+        module.prepare(row)
     result = module.measure(row) if hasattr(module, "measure") else measure(module, row, is_ours=peer == "jaxpg")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     import jax
@@ -54,7 +54,7 @@ def measure(module, row, is_ours):
     steps = row["seeds"] * row["num_envs"] * row["num_steps"] * row["num_updates"]
     seconds = list(seconds_of(run))
     result = {"compile_seconds": compile_seconds, "speeds": [steps / s for s in seconds]}
-    if is_ours:
+    if hasattr(module, "make_rollouts"):
         result["rollout_share"] = min(seconds_of(compiled(module.make_rollouts(row)))) / min(seconds)
     return result
 

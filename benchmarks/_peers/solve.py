@@ -19,7 +19,8 @@ PIECES = 20  # of jaxpg's run, each of them judged
 def jaxpg(job):
     """PPO with its default hyperparameters in pieces, each of them judged; the first that reaches the target ends it."""
     # What `jaxpg.experiment.use_cpu_devices` sets, without importing what else is in `jaxpg.experiment`.
-    os.environ["NPROC"] = "1" if job["devices"] == 1 else str(job["devices"] + 1)
+    os.environ["NPROC"] = str(job["devices"])
+    os.environ["XLA_FLAGS"] = "--xla_cpu_opt_preset=CPU_OPT_PRESET_FAST_COMPILE"
     from concurrent.futures import ThreadPoolExecutor
 
     import jax

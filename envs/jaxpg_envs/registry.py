@@ -89,6 +89,8 @@ _BRAX_IDS = {f"brax/{name}": ("brax", text) for name, text in _BRAX.items()} | {
 
 _JAXPG = {
     "StatelessCartPole-v1": ("jaxpg", "balance a pole on a cart without seeing velocities: memory"),
+    "TargetReaching-v0": ("jaxpg", "steer a point mass past three discs to a target: several ways to go"),
+    "RandomTargetReaching-v0": ("jaxpg", "the same with a new layout in every episode"),
 }
 
 _own: dict[str, tuple[Entry, Callable[..., tuple[Any, Any]]]] = {}
@@ -150,6 +152,10 @@ def make(id: str, **kwargs: Any) -> tuple[Any, Any]:
         factory = importlib.import_module("jaxpg_envs.partial_observation").stateless_cartpole
         _refuse_unknown(id, kwargs, factory)
         return factory()
+    if id in ("TargetReaching-v0", "RandomTargetReaching-v0"):
+        _refuse_unknown(id, kwargs, lambda: None)
+        env = importlib.import_module("jaxpg_envs.target_reaching").TargetReaching(random=id.startswith("Random"))
+        return env, env.default_params
     if id in importlib.import_module("gymnax").registered_envs:
         return _make_gymnax(id, kwargs)
     nearest = difflib.get_close_matches(id, [entry.id for entry in registered()], n=1, cutoff=0.5)

@@ -206,7 +206,8 @@ def _common(options: TrainingArguments) -> dict[str, Any]:
     if options.total_steps is not None and options.total_steps < 1:
         raise InputError(f"--total-steps must be at least 1, got {options.total_steps}")
     env_options = dict(_option(text) for text in options.env_options)
-    use_cpu_devices(options.num_devices)
+    suite = options.env.partition("/")[0]
+    use_cpu_devices(options.num_devices, linear_algebra=suite in ("brax", "mjx", "playground"))
     cache_compiled_programs()
     names = ("env", "out", "seed", "num_seeds", "num_devices", "resume")
     steps = {} if options.total_steps is None else {"total_steps": options.total_steps}

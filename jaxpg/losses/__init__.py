@@ -8,6 +8,14 @@ or an advantage must be held constant, compute it outside of the function that i
 jaxpg do, or pass it through `jax.lax.stop_gradient`.
 """
 
+from jaxpg.losses.action_value import (
+    double_q_value,
+    quantile_huber_loss,
+    soft_value,
+    temperature_loss,
+    value_of_action,
+    weighted_squared_error,
+)
 from jaxpg.losses.mixture import frequency_routing_loss, mixture_log_prob, select_best
 from jaxpg.losses.off_policy import retrace, vtrace
 from jaxpg.losses.policy_gradient import (
@@ -31,6 +39,7 @@ __all__ = [
     "clip_fraction",
     "clipped_surrogate",
     "clipped_value_loss",
+    "double_q_value",
     "entropy_loss",
     "explained_variance",
     "frequency_routing_loss",
@@ -41,8 +50,13 @@ __all__ = [
     "monte_carlo_returns",
     "n_step_returns",
     "policy_gradient_loss",
+    "quantile_huber_loss",
     "retrace",
     "select_best",
+    "soft_value",
+    "temperature_loss",
     "value_loss",
+    "value_of_action",
     "vtrace",
+    "weighted_squared_error",
 ]

@@ -22,6 +22,7 @@ def test_seeds_must_divide_among_the_devices():
 
 def test_the_number_of_devices_cannot_change_once_jax_runs(monkeypatch):
     monkeypatch.setenv("NPROC", "as it was")
+    monkeypatch.setenv("XLA_FLAGS", "")
     in_use = len(jax.devices("cpu"))
     use_cpu_devices(in_use)
     with pytest.raises(InputError, match=rf"cannot make {in_use + 1} CPU devices: .*use_cpu_devices\({in_use + 1}\) first"):
@@ -30,17 +31,30 @@ def test_the_number_of_devices_cannot_change_once_jax_runs(monkeypatch):
         use_cpu_devices(0)
 
 
-@pytest.mark.parametrize(("count", "threads"), [(1, 1), (2, 3), (8, 9)])
-def test_there_are_more_threads_than_devices_unless_there_is_one(monkeypatch, count, threads):
-    """With no more threads than devices, XLA can wait for ever; what a parent process had set must not matter."""
+@pytest.mark.parametrize(
+    ("count", "linear_algebra", "threads"), [(1, True, 1), (2, True, 3), (8, True, 9), (1, False, 1), (2, False, 2)]
+)
+def test_linear_algebra_has_more_threads_than_devices(monkeypatch, count, linear_algebra, threads):
+    """With no more, it can wait for ever; what a parent process had set must not matter."""
     settings = {}
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     monkeypatch.setattr(jax.config, "update", settings.__setitem__)
     for inherited in ("1", "2", "64"):
         monkeypatch.setenv("NPROC", inherited)
-        use_cpu_devices(count)
+        monkeypatch.setenv("XLA_FLAGS", "--xla_some_flag=1")
+        use_cpu_devices(count, linear_algebra)
         assert int(os.environ["NPROC"]) == threads
+        assert os.environ["XLA_FLAGS"] == "--xla_some_flag=1 --xla_cpu_opt_preset=CPU_OPT_PRESET_FAST_COMPILE"
     assert settings == {"jax_num_cpu_devices": count}
+
+
+def test_the_users_preset_is_kept(monkeypatch):
+    monkeypatch.setattr(jax.config, "update", lambda *_: None)
+    monkeypatch.setenv("NPROC", "as it was")
+    for flags in ("--xla_cpu_opt_preset=CPU_OPT_PRESET_DEFAULT", "--a=1 --xla_cpu_opt_preset=CPU_OPT_PRESET_FAST_RUNTIME"):
+        monkeypatch.setenv("XLA_FLAGS", flags)
+        use_cpu_devices(1)
+        assert os.environ["XLA_FLAGS"] == flags
 
 
 def test_the_users_cache_folder_is_kept(monkeypatch, tmp_path):

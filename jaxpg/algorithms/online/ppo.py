@@ -22,6 +22,7 @@ from jaxtyping import Array, Bool, Float, PyTree
 
 from jaxpg import losses
 from jaxpg.algorithm import Algorithm, Metrics, Scalar, hyperparameter, register, static
+from jaxpg.gradient_descent import descend, global_norm
 from jaxpg.networks import ActorCritic
 from jaxpg.on_policy import (
     Experience,
@@ -31,8 +32,6 @@ from jaxpg.on_policy import (
     as_algorithm,
     clipped_adam,
     contexts_of,
-    descend,
-    global_norm,
     make_actor,
     make_network,
     mean_over_chunks,

@@ -20,6 +20,7 @@ from jaxtyping import Array, Float, PyTree
 
 from jaxpg import losses
 from jaxpg.algorithm import Algorithm, Metrics, Scalar, hyperparameter, register, static
+from jaxpg.gradient_descent import descend, global_norm
 from jaxpg.natural_gradient import natural_gradient_step
 from jaxpg.networks import ActorCritic
 from jaxpg.on_policy import (
@@ -30,8 +31,6 @@ from jaxpg.on_policy import (
     as_algorithm,
     clipped_adam,
     contexts_of,
-    descend,
-    global_norm,
     make_actor,
     make_network,
     require_divisible,

@@ -1,0 +1,80 @@
+"""A replay buffer's turn in a compiled loop (write a step of every environment, sample a batch): jaxpg's and flashbax's.
+
+Processes take turns, round after round, each pinned to one core; medians. The buffers are full. Rows: uniform at two
+capacities, whose times must be alike if nothing is copied; 8 seeds under `vmap`; with priorities. flashbax has an
+environment of its own (`python -m benchmarks._peers.build`; without it its rows are missing, and the results say so). Its
+items are independent: neither it nor its other buffers put n-step returns together across a time limit's final observation,
+which is why jaxpg has its own.
+"""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from benchmarks._peers.build import interpreter
+
+SEEDS = {"smoke": 1, "small": 1, "full": 1}  # the seeds of a row are part of what is measured
+ROUNDS = {"smoke": 1, "small": 3, "full": 5}
+SCRIPT = Path(__file__).parent / "_peers" / "replay_loop.py"
+JOB = {"capacity": 10_000, "num_envs": 1, "batch": 256, "size": 17, "seeds": 1, "prioritized": False, "turns": 1_000}
+ROWS = {
+    "uniform, 10 thousand": JOB,
+    "uniform, 1 million": JOB | {"capacity": 1_000_000, "turns": 20_000},
+    "uniform, 16 environments": JOB | {"num_envs": 16},
+    "uniform, 8 seeds": JOB | {"seeds": 8},
+    "prioritised, 10 thousand": JOB | {"prioritized": True},
+    "prioritised, 1 million": JOB | {"prioritized": True, "capacity": 1_000_000, "turns": 20_000},
+}
+SIZES = {"smoke": list(ROWS)[:1], "small": list(ROWS), "full": list(ROWS)}
+PAPER = "throughput; flashbax's public code"
+TIME = "microseconds"
+
+
+def run(size: str, num_seeds: int) -> tuple[dict[str, Any], list[dict[str, Any]], None]:
+    """Every row by both."""
+    del num_seeds
+    pythons = {"jaxpg": sys.executable, "flashbax": interpreter("flashbax")}
+    missing = [name for name, python in pythons.items() if python is None]
+    rows: dict[str, dict[str, Any]] = {}
+    for label in SIZES[size]:
+        found: dict[str, list[dict[str, Any]]] = {name: [] for name, python in pythons.items() if python}
+        for _ in range(ROUNDS[size]):
+            for name, lines in found.items():
+                lines.append(_measure(str(pythons[name]), name, ROWS[label]))
+        rows[label] = {name: {key: statistics.median(line[key] for line in lines) for key in lines[0] if key != "jax"}
+                       for name, lines in found.items()}  # fmt: skip
+        print(f"{label}: { ({name: round(row[TIME], 1) for name, row in rows[label].items()}) } microseconds", flush=True)
+    return {"missing": missing, "rows": rows}, _claims(rows), None
+
+
+def _measure(python: str, name: str, job: dict[str, Any]) -> dict[str, Any]:
+    environment = {key: value for key, value in os.environ.items() if key not in ("XLA_FLAGS", "JAX_COMPILATION_CACHE_DIR")}
+    command = [python, str(SCRIPT), name, json.dumps(job)]
+    result = subprocess.run(command, env=environment | {"NPROC": "1"}, capture_output=True, text=True, check=False, timeout=600)
+    if result.returncode:
+        raise RuntimeError(f"{name} failed: {result.stderr[-2000:]}")
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+def _claims(rows: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    claims = []
+    for label, row in rows.items():
+        if "flashbax" in row:
+            ratio = row["jaxpg"][TIME] / row["flashbax"][TIME]
+            claims.append(_claim(f"{label}: microseconds per turn, ratio to flashbax", ratio, "<= 1", ratio <= 1))
+    if "uniform, 1 million" in rows:
+        small, large = (rows[label]["jaxpg"] for label in ("uniform, 10 thousand", "uniform, 1 million"))
+        # Not 1: what is sampled from 100 times the memory is not in the caches.
+        ratio = large[TIME] / small[TIME]
+        claims.append(_claim("microseconds per turn with 100 times the capacity, ratio", ratio, "<= 3", ratio <= 3))
+        share = large["temporary_megabytes"] / large["buffer_megabytes"]
+        claims.append(_claim("temporary memory of the loop, part of the buffer's", share, "<= 0.1", share <= 0.1))
+    return claims
+
+
+def _claim(text: str, measured: float, expected: str, holds: bool) -> dict[str, Any]:
+    return {"claim": text, "paper": PAPER, "measured": measured, "expected": expected, "holds": holds}

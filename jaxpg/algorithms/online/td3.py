@@ -1,0 +1,140 @@
+"""Twin delayed deep deterministic policy gradient (Fujimoto et al., 2018, arXiv 1802.09477).
+
+A deterministic actor climbs the gradient of a critic, which learns by temporal differences from remembered steps. Three cures
+for the critic's overestimation: the smaller of two critics is the target, the target action is blurred by clipped noise, and
+actor and target networks move only after every second step of the critics.
+
+Differences from the paper: `gradient_steps` per update may be more than one; bootstrapping at time limits. Actions are
+scaled to [-1, 1], and so is the noise.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jaxtyping import Array, Float, Int, PyTree
+
+from jaxpg import losses
+from jaxpg.algorithm import Algorithm, Metrics, Scalar, hyperparameter, register, static
+from jaxpg.gradient_descent import descend, global_norm
+from jaxpg.networks import Critics, TanhActor
+from jaxpg.off_policy import OffPolicyConfig, Parts, adam, as_algorithm, bounded_actions, move_towards
+from jaxpg.replay import Sample
+from jaxpg.spaces import observation_size
+from jaxpg.transforms import any_in_batch
+
+
+@struct.dataclass
+class DeterministicConfig(OffPolicyConfig):
+    """Hyperparameters of TD3 and DDPG."""
+
+    policy_delay: int = static(2, "gradient steps of the critics from one step of actor and target networks to the next")
+    exploration_noise: Scalar = hyperparameter(0.1, "standard deviation of the noise that is added to actions", low=0)
+
+
+@struct.dataclass
+class TD3Config(DeterministicConfig):
+    """Hyperparameters."""
+
+    target_noise: Scalar = hyperparameter(0.2, "standard deviation of the noise that blurs the target action", low=0)
+    target_noise_clip: Scalar = hyperparameter(0.5, "bound of that noise", low=0)
+
+
+class Learner(NamedTuple):
+    """What learning changes."""
+
+    actor: PyTree
+    critics: PyTree
+    target_actor: PyTree
+    target_critics: PyTree
+    actor_optimizer: PyTree
+    critic_optimizer: PyTree
+    gradient_steps: Int[Array, ""]
+
+
+def deterministic_policy_gradient(
+    config: DeterministicConfig, env: Any, env_params: PyTree, name: str, num_critics: int, target_noise: Any, noise_clip: Any
+) -> Algorithm:
+    """TD3, or with one critic and no target noise DDPG."""
+    actions = bounded_actions(name, env, env_params)
+    actor = TanhActor(actions.size, config.hidden_sizes, config.activation)
+    critics = Critics(num_critics, config.hidden_sizes, config.activation, config.layer_norm)
+    optimizer = adam(config)
+
+    def init(key: jax.Array) -> Learner:
+        actor_key, critic_key = jax.random.split(key)
+        features = jnp.zeros(observation_size(env, env_params))
+        actor_params = actor.init(actor_key, features)
+        critic_params = critics.init(critic_key, features, jnp.zeros(actions.size))
+        states = optimizer.init(actor_params), optimizer.init(critic_params)
+        return Learner(actor_params, critic_params, actor_params, critic_params, *states, jnp.int32(0))
+
+    def noisy(key: jax.Array, action: Float[Array, "*batch action"]) -> Float[Array, "*batch action"]:
+        noise = config.exploration_noise * jax.random.normal(key, action.shape)
+        return jnp.clip(action + noise, -1.0, 1.0)
+
+    def explore(
+        key: jax.Array, learner: Learner, features: Float[Array, "env feature"], carry: PyTree, progress: Float[Array, ""]
+    ) -> tuple[Float[Array, "env action"], PyTree]:
+        del progress
+        return noisy(key, actor.apply(learner.actor, features)), carry
+
+    def learn(
+        key: jax.Array, learner: Learner, batch: Sample, progress: Float[Array, ""]
+    ) -> tuple[Learner, Float[Array, " batch"], Metrics]:
+        del progress
+        blur = target_noise * jax.random.normal(key, batch.action.shape)
+        next_action = actor.apply(learner.target_actor, batch.next_observation) + jnp.clip(blur, -noise_clip, noise_clip)
+        next_values = critics.apply(learner.target_critics, batch.next_observation, jnp.clip(next_action, -1.0, 1.0)).min(0)
+        targets = batch.reward + batch.bootstrap * next_values
+
+        def critic_loss(params: PyTree) -> tuple[Float[Array, ""], Float[Array, "critic batch"]]:
+            values = critics.apply(params, batch.observation, batch.action)
+            repeated = jnp.broadcast_to(targets, values.shape)
+            return num_critics * losses.weighted_squared_error(values, repeated, batch.weight), values
+
+        gradient, values = jax.grad(critic_loss, has_aux=True)(learner.critics)
+        new_critics, critic_optimizer = descend(optimizer, gradient, learner.critics, learner.critic_optimizer)
+        gradient_steps = learner.gradient_steps + 1
+        learner = learner._replace(critics=new_critics, critic_optimizer=critic_optimizer, gradient_steps=gradient_steps)
+
+        def actor_loss(params: PyTree) -> Float[Array, ""]:
+            return -critics.apply(new_critics, batch.observation, actor.apply(params, batch.observation))[0].mean()
+
+        def improve_actor() -> tuple[Learner, Float[Array, ""]]:
+            policy_loss, actor_gradient = jax.value_and_grad(actor_loss)(learner.actor)
+            new_actor, actor_optimizer = descend(optimizer, actor_gradient, learner.actor, learner.actor_optimizer)
+            targets = move_towards(
+                (learner.target_actor, learner.target_critics), (new_actor, new_critics), config.target_ema_rate
+            )
+            new = learner._replace(actor=new_actor, actor_optimizer=actor_optimizer)
+            return new._replace(target_actor=targets[0], target_critics=targets[1]), policy_loss
+
+        due = any_in_batch(gradient_steps % config.policy_delay == 0)
+        learner, policy_loss = jax.lax.cond(due, improve_actor, lambda: (learner, jnp.float32(0)))
+        metrics = {
+            "q_loss": jnp.square(values - targets).mean(),
+            "q_value": values.mean(),
+            "policy_loss": config.policy_delay * policy_loss,  # every so many steps: the mean over steps is the loss's
+            "gradient_norm": global_norm(gradient),
+            "parameter_norm": global_norm(new_critics),
+        }
+        return learner, values[0] - targets, metrics
+
+    def act(
+        params: PyTree, key: jax.Array, features: Float[Array, " feature"], carry: PyTree, deterministic: bool
+    ) -> tuple[Float[Array, " action"], PyTree]:
+        action = actor.apply(params, features)
+        return (action if deterministic else noisy(key, action)), carry
+
+    parts = Parts(init, explore, learn, act, lambda learner: learner.actor)
+    return as_algorithm(config, parts, env, env_params, actions)
+
+
+@register(
+    "td3", TD3Config, paper="Fujimoto et al. 2018, arXiv 1802.09477", field="online", actions="continuous", status="complete"
+)
+def td3(config: TD3Config, env: Any, params: PyTree) -> Algorithm:
+    """Two critics, blurred target actions, a delayed actor."""
+    return deterministic_policy_gradient(config, env, params, "td3", 2, config.target_noise, config.target_noise_clip)

@@ -1,0 +1,248 @@
+"""What algorithms with a replay buffer share: acting, remembering, and gradient steps on what is remembered.
+
+An update is `num_steps` steps of `num_envs` environments, then `gradient_steps` gradient steps: the replay ratio is
+gradient_steps / (num_steps * num_envs). Observations are stored as they came and normalised when they are read; continuous
+actions are stored, and seen by critics, scaled to [-1, 1].
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import struct
+from jaxtyping import Array, Float, Int, PyTree
+
+from jaxpg.algorithm import Algorithm, InputError, Metrics, Policy, Scalar, hyperparameter, static
+from jaxpg.normalization import RunningStatistics, init_statistics, normalize, update_statistics
+from jaxpg.replay import Buffer, Sample, Step, add, init_buffer, reprioritize, sample
+from jaxpg.rollout import RolloutState, episode_metrics, init_rollout, rollout
+from jaxpg.spaces import is_discrete, observation_encoder, observation_size, require_box_actions
+from jaxpg.transforms import any_in_batch
+
+
+@struct.dataclass
+class OffPolicyConfig:
+    """Hyperparameters of every algorithm with a replay buffer."""
+
+    total_steps: int = static(100_000, "environment steps of the whole run, the random ones at its start included")
+    num_envs: int = static(1, "environments stepped side by side")
+    num_steps: int = static(1, "steps per environment and update")
+    gradient_steps: int = static(1, "gradient steps per update, after its environment steps")
+    batch_size: int = static(256, "remembered steps per gradient step")
+    buffer_size: int = static(1_000_000, "steps that are remembered, the newest ones; never more than total_steps")
+    learning_starts: int = static(1_000, "environment steps with random actions before the first gradient step", low=0)
+    n_step: int = static(1, "rewards that a target sums before it trusts the value")
+    hidden_sizes: tuple[int, ...] = static((256, 256), "hidden layers of every network")
+    activation: Literal["tanh", "relu", "swish"] = static("relu", "activation of the hidden layers")
+    layer_norm: bool = static(False, "normalise the critics' hidden layers: for high replay ratios")
+    normalize_observations: bool = static(False, "divide observations by their running standard deviation")
+    learning_rate: Scalar = hyperparameter(3e-4, "step size of every optimiser", low=0)
+    discount: Scalar = hyperparameter(0.99, "gamma", low=0, high=1)
+    reward_scale: Scalar = hyperparameter(1.0, "factor of rewards when they are learned from")
+    target_ema_rate: Scalar = hyperparameter(
+        0.005, "how far the target networks move towards the learning ones at a gradient step", low=0, high=1
+    )
+
+
+class OffPolicyState(NamedTuple):
+    """The whole state of a run; `updates` have been made."""
+
+    key: jax.Array
+    learner: PyTree
+    observation_statistics: RunningStatistics
+    rollout: RolloutState
+    buffer: Buffer
+    updates: Int[Array, ""]
+
+
+class Parts(NamedTuple):
+    """An off-policy algorithm; `features` are encoded, normalised observations, in `Sample`s too.
+
+    Attributes:
+      init: `key -> learner`.
+      explore: `(key, learner, features (env, feature), carry (env, ...), progress) -> (actions (env, ...), carry)`: actions
+        as they are stored; progress runs from 0 to 1 with the run.
+      learn: `(key, learner, sample, progress) -> (learner, errors (batch,), metrics)`, one gradient step; the errors' size
+        becomes the priority.
+      act: `(params, key, features (feature,), carry, deterministic) -> (action, carry)`, the trained policy.
+      policy_params: `learner -> params` that `act` reads.
+      initial_carry: memory at the start of an episode.
+    """
+
+    init: Callable[[jax.Array], PyTree]
+    explore: Callable[..., tuple[Array, PyTree]]
+    learn: Callable[[jax.Array, PyTree, Sample, Float[Array, ""]], tuple[PyTree, Float[Array, " batch"], Metrics]]
+    act: Callable[..., tuple[Array, PyTree]]
+    policy_params: Callable[[PyTree], PyTree]
+    initial_carry: PyTree = ()
+
+
+class Actions(NamedTuple):
+    """An action space as the buffer has it.
+
+    Attributes:
+      size: the number of discrete actions, or of an action's components.
+      to_env: stored actions, of any leading axes, as the environment takes them.
+      random: `(key, number) -> actions`, uniform.
+    """
+
+    size: int
+    to_env: Callable[[Array], Array]
+    random: Callable[[jax.Array, int], Array]
+
+
+def discrete_actions(name: str, env: Any, env_params: PyTree) -> Actions:
+    """Actions 0, ..., n - 1.
+
+    Raises:
+      InputError: the environment has others.
+    """
+    space = env.action_space(env_params)
+    if not is_discrete(space):
+        raise InputError(
+            f"{name} needs discrete actions, but {env.name} has {space}: choose a discrete environment "
+            "(CartPole-v1, Breakout-MinAtar, ...) or an algorithm for continuous actions (sac, td3)"
+        )
+    number = int(space.n)
+    return Actions(number, lambda action: action, lambda key, n: jax.random.randint(key, (n,), 0, number))
+
+
+def bounded_actions(name: str, env: Any, env_params: PyTree) -> Actions:
+    """Vectors within bounds, stored scaled to [-1, 1].
+
+    Raises:
+      InputError: the environment has others.
+    """
+    space = require_box_actions(name, env, env_params)
+    low, high = (np.broadcast_to(np.asarray(bound, np.float32), space.shape) for bound in (space.low, space.high))
+    if not (np.isfinite(low).all() and np.isfinite(high).all()):
+        raise InputError(f"{name} needs actions within finite bounds, but {env.name} has {space}; ppo does not")
+    size = math.prod(space.shape)
+
+    def to_env(action: Array) -> Array:
+        action = action.reshape(*action.shape[:-1], *space.shape)
+        return jnp.clip(low + (action + 1.0) * (0.5 * (high - low)), low, high)
+
+    return Actions(size, to_env, lambda key, n: jax.random.uniform(key, (n, size), minval=-1.0, maxval=1.0))
+
+
+def adam(config: OffPolicyConfig) -> optax.GradientTransformation:
+    """Adam on one long vector: one kernel, not one for every parameter."""
+    return optax.flatten(optax.adam(config.learning_rate))
+
+
+def move_towards(target: PyTree, params: PyTree, rate: Scalar) -> PyTree:
+    """An exponential moving average's next value: target + rate * (params - target)."""
+    return optax.incremental_update(params, target, rate)
+
+
+def as_algorithm(
+    config: OffPolicyConfig, parts: Parts, env: Any, env_params: PyTree, actions: Actions, prioritized: bool = False
+) -> Algorithm:
+    """An update is: act, remember, learn.
+
+    `prioritized` needs the configuration's fields `priority_exponent` and `importance_exponent`.
+
+    Raises:
+      InputError: the buffer is too small for what is written or sampled at once.
+    """
+    steps_per_update = config.num_envs * config.num_steps
+    capacity = min(config.buffer_size, config.total_steps)
+    needed = config.num_envs * (config.num_steps + config.n_step)
+    if capacity < needed:
+        raise InputError(
+            f"a buffer of {capacity} steps, the smaller of buffer_size and total_steps, must hold at least {needed}: "
+            f"num_envs * (num_steps + n_step) = {config.num_envs} * ({config.num_steps} + {config.n_step})"
+        )
+    num_updates = math.ceil(config.total_steps / steps_per_update)
+    first_learning = max(config.learning_starts, config.num_envs * config.n_step)
+    encode = observation_encoder(env, env_params)
+
+    def features_of(statistics: RunningStatistics, observation: PyTree) -> Float[Array, "*batch feature"]:
+        features = encode(observation)
+        return normalize(statistics, features) if config.normalize_observations else features
+
+    def init(key: jax.Array) -> OffPolicyState:
+        key, learner_key, env_key = jax.random.split(key, 3)
+        start = init_rollout(env_key, env, env_params, config.num_envs, initial_carry=parts.initial_carry)
+        action = jax.eval_shape(lambda key: actions.random(key, config.num_envs), key)
+        reward, flag = (jax.ShapeDtypeStruct((config.num_envs,), dtype) for dtype in (jnp.float32, bool))
+        example = Step(start.observation, action, reward, flag, flag, start.observation)
+        buffer = init_buffer(example, capacity, config.num_steps, prioritized)
+        statistics = init_statistics((observation_size(env, env_params),))
+        return OffPolicyState(key, parts.init(learner_key), statistics, start, buffer, jnp.int32(0))
+
+    def update(state: OffPolicyState) -> tuple[OffPolicyState, Metrics]:
+        key, act_key, learn_key = jax.random.split(state.key, 3)
+        steps_before = state.updates * steps_per_update
+        progress = state.updates / num_updates
+        at_random = steps_before < config.learning_starts
+
+        def act(key: jax.Array, observation: PyTree, carry: PyTree) -> tuple[Array, Array, PyTree]:
+            explore_key, random_key = jax.random.split(key)
+            features = features_of(state.observation_statistics, observation)
+            action, carry = parts.explore(explore_key, state.learner, features, carry, progress)
+            action = jnp.where(at_random, actions.random(random_key, config.num_envs), action)
+            return actions.to_env(action), action, carry
+
+        rollout_state, t = rollout(
+            act_key, act, env, env_params, state.rollout, config.num_steps, initial_carry=parts.initial_carry
+        )
+        steps = Step(t.observation, t.extras, t.reward, t.terminated, t.truncated, t.next_observation)
+        buffer = add(state.buffer, steps, config.n_step)
+        statistics = state.observation_statistics
+        if config.normalize_observations:
+            statistics = update_statistics(statistics, encode(t.observation))
+
+        def gradient_step(carry: tuple[PyTree, PyTree], key: jax.Array) -> tuple[tuple[PyTree, PyTree], Metrics]:
+            learner, priorities = carry
+            sample_key, learn_key = jax.random.split(key)
+            memory = buffer._replace(priorities=priorities)
+            beta = config.importance_exponent + progress * (1.0 - config.importance_exponent) if prioritized else 1.0
+            drawn = sample(sample_key, memory, config.batch_size, config.discount, config.n_step, beta)
+            batch = drawn._replace(
+                observation=features_of(statistics, drawn.observation),
+                next_observation=features_of(statistics, drawn.next_observation),
+                reward=config.reward_scale * drawn.reward,
+            )
+            learner, errors, metrics = parts.learn(learn_key, learner, batch, progress)
+            if prioritized:
+                sizes = (jnp.abs(errors) + 1e-6) ** config.priority_exponent
+                priorities = reprioritize(memory, drawn, sizes).priorities
+            return (learner, priorities), metrics
+
+        def learn() -> tuple[PyTree, PyTree, Metrics]:
+            keys = jax.random.split(learn_key, config.gradient_steps)
+            (learner, priorities), metrics = jax.lax.scan(gradient_step, (state.learner, buffer.priorities), keys)
+            return learner, priorities, jax.tree.map(lambda x: x.mean(0), metrics)
+
+        def wait() -> tuple[PyTree, PyTree, Metrics]:
+            zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(learn)[2])
+            return state.learner, buffer.priorities, zeros
+
+        enough = steps_before + steps_per_update >= first_learning
+        learner, priorities, metrics = jax.lax.cond(any_in_batch(enough), learn, wait)
+        buffer = buffer._replace(priorities=priorities)
+        new = OffPolicyState(key, learner, statistics, rollout_state, buffer, state.updates + 1)
+        return new, metrics | episode_metrics(rollout_state.episodes)
+
+    def act(deterministic: bool) -> Callable[..., tuple[Array, PyTree]]:
+        def act(params: PyTree, key: jax.Array, observation: PyTree, carry: PyTree) -> tuple[Array, PyTree]:
+            policy_params, statistics = params
+            features = features_of(statistics, observation)
+            action, carry = parts.act(policy_params, key, features, carry, deterministic)
+            return actions.to_env(action), carry
+
+        return act
+
+    acts = {True: act(True), False: act(False)}  # one function object each, so that compiled evaluations are found again
+
+    def policy(state: OffPolicyState, deterministic: bool = True) -> Policy:
+        params = (parts.policy_params(state.learner), state.observation_statistics)
+        return Policy(params, acts[deterministic], parts.initial_carry)
+
+    return Algorithm(init, update, policy, config, steps_per_update, num_updates)

@@ -1,0 +1,174 @@
+"""The replay buffer: what it keeps, returns over n steps against brute force, frequencies, and that it is written in place."""
+
+import time
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from checks import quick_jit
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jaxpg.algorithm import InputError
+from jaxpg.replay import Step, add, init_buffer, reprioritize, sample
+
+DISCOUNT = 0.9
+
+
+class History(NamedTuple):
+    """All that ever happened, (time, env); the observation is the step's number, that behind it the number plus a half."""
+
+    rewards: np.ndarray
+    terminated: np.ndarray
+    truncated: np.ndarray
+
+    def rows(self, start, stop):
+        number = jnp.arange(start, stop)[:, None] + 1000.0 * jnp.arange(self.rewards.shape[1])
+        part = (jnp.asarray(x[start:stop]) for x in self)
+        reward, terminated, truncated = part
+        return Step(number, number.astype(jnp.int32), reward, terminated, truncated, number + 0.5)
+
+
+def history(length, num_envs, seed=0, ends=0.2):
+    rng = np.random.default_rng(seed)
+    flags = rng.random((2, length, num_envs)) < ends / 2
+    return History(rng.normal(size=(length, num_envs)).astype(np.float32), *flags)
+
+
+def filled(past, capacity, num_steps=1, n_step=1, prioritized=False):
+    first = jax.tree.map(lambda x: x[0], past.rows(0, 1))
+    buffer = init_buffer(first, capacity, num_steps, prioritized)
+    write = quick_jit(lambda buffer, rows: add(buffer, rows, n_step))
+    for start in range(0, len(past.rewards), num_steps):
+        buffer = write(buffer, past.rows(start, start + num_steps))
+    return buffer
+
+
+def test_the_newest_rows_are_kept():
+    buffer = filled(history(14, 3), capacity=15, num_steps=2)
+    assert buffer.steps.reward.shape == (6, 3)  # 15 / 3 rows, rounded up to writes of two
+    assert int(buffer.count) == 14
+    assert sorted(np.asarray(buffer.steps.observation[:, 0])) == [8, 9, 10, 11, 12, 13]
+
+
+def test_rows_that_do_not_fit_the_ring_are_refused():
+    past = history(9, 2)
+    buffer = filled(past, capacity=8, num_steps=2)
+    with pytest.raises(InputError, match="3 rows at once"):
+        add(buffer, past.rows(0, 3))
+
+
+@given(seed=st.integers(0, 1000), n_step=st.integers(1, 5), length=st.integers(6, 30))
+@settings(max_examples=30, deadline=None)
+def test_returns_over_n_steps_equal_brute_force(seed, n_step, length):
+    past, capacity_rows = history(length, 2, seed), 10
+    buffer = filled(past, 2 * capacity_rows)
+    drawn = quick_jit(sample, static_argnums=(2, 4))(jax.random.key(seed), buffer, 64, DISCOUNT, n_step)
+    for i in range(64):
+        env = int(drawn.env[i])
+        t = int(drawn.observation[i]) - 1000 * env
+        assert int(drawn.action[i]) == int(drawn.observation[i])
+        assert max(0, length - capacity_rows) <= t <= length - n_step, "a step that is there, as are the n - 1 after it"
+        total, factor = 0.0, 1.0
+        for k in range(n_step):
+            total += factor * past.rewards[t + k, env]
+            factor *= DISCOUNT
+            if past.terminated[t + k, env] or past.truncated[t + k, env]:
+                break
+        bootstrap = 0.0 if past.terminated[t + k, env] else factor
+        np.testing.assert_allclose(drawn.reward[i], total, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(drawn.bootstrap[i], bootstrap, rtol=1e-5)
+        assert float(drawn.next_observation[i]) == t + k + 0.5 + 1000 * env
+        assert drawn.weight[i] == 1
+
+
+def test_every_step_is_drawn_equally_often():
+    past = history(23, 3)
+    buffer = filled(past, capacity=30)
+    drawn = sample(jax.random.key(0), buffer, 60_000, DISCOUNT, 3)
+    counts = np.bincount(np.asarray(drawn.row * 3 + drawn.env), minlength=30).reshape(10, 3)
+    # 23 rows were written into 10: rows 13 to 22, of which 21 and 22 have no two successors.
+    possible = counts[[t % 10 for t in range(13, 21)]]
+    assert possible.sum() == 60_000
+    np.testing.assert_allclose(possible, 60_000 / 24, rtol=0.08)
+
+
+def prioritized_buffer(length=23, n_step=3):
+    buffer = filled(history(length, 3), 30, n_step=n_step, prioritized=True)
+    numbers = jnp.arange(30)
+    known = (buffer.priorities.values.ravel()[:30] > 0).reshape(10, 3)
+    everything = sample(jax.random.key(0), buffer, 30, DISCOUNT)._replace(row=numbers // 3, env=numbers % 3)
+    wanted = jnp.where(known.ravel(), 1.0 + numbers, 0.0)
+    return reprioritize(buffer, everything, wanted), np.asarray(wanted)
+
+
+def test_steps_are_drawn_in_proportion_to_their_priorities():
+    buffer, wanted = prioritized_buffer()
+    assert (wanted > 0).reshape(10, 3).all(1).sum() == 8, "the two newest rows have no two successors yet"
+    drawn = sample(jax.random.key(1), buffer, 100_000, DISCOUNT, 3, 0.7)
+    index = np.asarray(drawn.row * 3 + drawn.env)
+    shares = np.bincount(index, minlength=30) / index.size
+    np.testing.assert_allclose(shares, wanted / wanted.sum(), atol=2e-4)  # stratified: far closer than chance
+    weights = (24 * wanted / wanted.sum()) ** -0.7 * (wanted > 0)
+    np.testing.assert_allclose(drawn.weight, weights[index] / weights[index].max(), rtol=1e-4)
+
+
+def test_sums_of_priorities_stay_exact():
+    buffer, _ = prioritized_buffer()
+    write = quick_jit(lambda buffer, rows: add(buffer, rows, 3))
+    past = history(60, 3, seed=1)
+    set_some = quick_jit(
+        lambda key, buffer: reprioritize(
+            buffer, drawn := sample(key, buffer, 7, DISCOUNT, 3), jnp.abs(drawn.reward) * 1e3 + 1e-6
+        )
+    )
+    for t in range(60):
+        buffer = set_some(jax.random.key(t), write(buffer, past.rows(t, t + 1)))
+        np.testing.assert_allclose(buffer.priorities.sums, buffer.priorities.values.sum(1), rtol=1e-6)
+    assert float(buffer.priorities.largest) >= float(buffer.priorities.values.max())
+
+
+def test_new_steps_get_the_largest_priority():
+    buffer, wanted = prioritized_buffer(n_step=1)
+    buffer = add(buffer, history(24, 3).rows(23, 24))
+    values = np.asarray(buffer.priorities.values).ravel()[:30].reshape(10, 3)
+    np.testing.assert_array_equal(values[23 % 10], wanted.max())
+
+
+def loop_over(capacity, prioritized):
+    """A compiled loop that writes, samples and, with priorities, sets new ones; its buffer, full."""
+    past = history(1, 1)
+    step = past.rows(0, 1)
+    step = step._replace(observation=jnp.ones((1, 1, 8)), next_observation=jnp.ones((1, 1, 8)))
+    buffer = init_buffer(jax.tree.map(lambda x: x[0], step), capacity, 1, prioritized)._replace(count=jnp.int32(capacity))
+
+    def turn(buffer, key):
+        buffer = add(buffer, step)
+        drawn = sample(key, buffer, 32, DISCOUNT)
+        if prioritized:
+            buffer = reprioritize(buffer, drawn, jnp.abs(drawn.reward) + 1.0)
+        return buffer, drawn.reward.sum() + drawn.next_observation.sum()
+
+    run = jax.jit(lambda buffer, keys: jax.lax.scan(turn, buffer, keys), donate_argnums=0)
+    keys = jax.random.split(jax.random.key(0), 300)
+    return run.lower(buffer, keys).compile(), buffer, keys
+
+
+@pytest.mark.parametrize("prioritized", [False, True])
+def test_an_insertion_costs_the_same_at_any_capacity(prioritized):
+    seconds = {}
+    for capacity in (2_000, 1_000_000):
+        run, buffer, keys = loop_over(capacity, prioritized)
+        memory = run.memory_analysis()
+        if capacity == 1_000_000 and memory is not None:
+            assert memory.temp_size_in_bytes < 0.2 * memory.argument_size_in_bytes, "the loop keeps a copy"
+        found = []
+        for _ in range(5):
+            started = time.perf_counter()
+            buffer, _ = jax.block_until_ready(run(buffer, keys))
+            found.append(time.perf_counter() - started)
+        seconds[capacity] = min(found)
+    # 500 times the memory. A copy per turn would take 300 x 80 MB, seconds; caches and, of priorities, square roots do differ.
+    assert seconds[1_000_000] < 12 * seconds[2_000] + 0.05

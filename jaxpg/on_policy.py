@@ -307,7 +307,7 @@ def values_of_successors(
     )
 
 
-def learning_rate_schedule(config: OnPolicyConfig, gradient_steps_per_update: int) -> Any:
+def learning_rate_schedule(config: Any, gradient_steps_per_update: int) -> Any:
     """The learning rate for optax: constant, or falling linearly to zero over the run's updates."""
     if not config.anneal_learning_rate:
         return config.learning_rate

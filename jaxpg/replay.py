@@ -30,10 +30,10 @@ class Step(NamedTuple):
 
 
 class Priorities(NamedTuple):
-    """How often each step is sampled, in blocks of about the square root of their number, with the sum of each block."""
+    """How often each step is sampled: the leaves of a binary tree of sums, which is an array whose node i has the children 2 i
+    and 2 i + 1; node 1 is the total. And the largest priority that was ever set."""
 
-    values: Float[Array, "block within"]
-    sums: Float[Array, " block"]
+    tree: Float[Array, " node"]
     largest: Float[Array, ""]
 
 
@@ -75,9 +75,8 @@ def init_buffer(example: Step, capacity: int, num_steps: int, prioritized: bool 
     steps = jax.tree.map(lambda x: jnp.zeros((rows, *x.shape), x.dtype), example)
     if not prioritized:
         return Buffer(steps, jnp.int32(0))
-    within = math.isqrt(rows * num_envs - 1) + 1
-    blocks = math.ceil(rows * num_envs / within)
-    return Buffer(steps, jnp.int32(0), Priorities(jnp.zeros((blocks, within)), jnp.zeros(blocks), jnp.float32(1)))
+    leaves = 2 ** math.ceil(math.log2(rows * num_envs))
+    return Buffer(steps, jnp.int32(0), Priorities(jnp.zeros(2 * leaves), jnp.float32(1)))
 
 
 def add(buffer: Buffer, steps: Step, n_step: int = 1) -> Buffer:
@@ -167,24 +166,32 @@ def reprioritize(buffer: Buffer, drawn: Sample, priorities: Float[Array, " batch
 
 
 def _set(priorities: Priorities, index: Int[Array, " n"], values: Float[Array, " n"]) -> Priorities:
-    block, within = jnp.divmod(index, priorities.values.shape[1])
-    updated = priorities.values.at[block, within].set(values)
-    # Sums anew, not differences added: rounding errors would gather, and the sum of zeros not be zero.
-    return priorities._replace(values=updated, sums=priorities.sums.at[block].set(updated[block].sum(1)))
+    leaves = priorities.tree.size // 2
+    node = leaves + index
+    tree = priorities.tree.at[node].set(values)
+
+    def sum_children(_: Array, state: tuple[Array, Array]) -> tuple[Array, Array]:
+        tree, node = state
+        parent = node // 2
+        # Sums anew, not differences added: rounding errors would gather, and the sum of zeros not be zero.
+        return tree.at[parent].set(tree[2 * parent] + tree[2 * parent + 1]), parent
+
+    tree, _ = jax.lax.fori_loop(0, leaves.bit_length() - 1, sum_children, (tree, node))
+    return priorities._replace(tree=tree)
 
 
 def _draw(key: jax.Array, priorities: Priorities, n: int) -> tuple[Int[Array, " n"], Float[Array, " n"]]:
     """One index from each n-th of the total, and its share of the total."""
-    ends = jnp.cumsum(priorities.sums)
-    total = ends[-1]
-    at = (jnp.arange(n) + jax.random.uniform(key, (n,))) / n * total
-    # Just below the end, so that what is found has a priority, however numbers were rounded.
-    at = jnp.minimum(at, jnp.nextafter(total, 0.0))
-    block = jnp.searchsorted(ends, at, side="right")
-    values = priorities.values[block]
-    ends_within = jnp.cumsum(values, axis=1)
-    rest = at - (ends[block] - priorities.sums[block])
-    rest = jnp.clip(rest, 0.0, jnp.nextafter(ends_within[:, -1], 0.0))
-    within = jnp.argmax(ends_within > rest[:, None], axis=1)
-    value = jnp.take_along_axis(values, within[:, None], axis=1)[:, 0]
-    return block * priorities.values.shape[1] + within, value / total
+    tree = priorities.tree
+    leaves = tree.size // 2
+
+    def descend(_: Array, state: tuple[Array, Array]) -> tuple[Array, Array]:
+        node, rest = state
+        left, right = tree[2 * node], tree[2 * node + 1]
+        # Never into a sum of zero, however numbers were rounded.
+        to_the_right = (rest >= left) & (right > 0)
+        return 2 * node + to_the_right, jnp.where(to_the_right, rest - left, rest)
+
+    start = (jnp.arange(n) + jax.random.uniform(key, (n,))) / n * tree[1]
+    node, _ = jax.lax.fori_loop(0, leaves.bit_length() - 1, descend, (jnp.ones(n, jnp.int32), start))
+    return node - leaves, tree[node] / tree[1]

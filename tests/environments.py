@@ -200,12 +200,13 @@ class Tabular(Environment):
         super().__init__()
         self.num_states, self.num_actions = num_states, num_actions
 
-    def params(self, seed=0, time_limit=3):
+    def params(self, seed=0, time_limit=3, spread=2.0):
+        """The larger `spread`, the surer where a step leads."""
         keys = jax.random.split(jax.random.key(seed), 3)
         shape = (self.num_states, self.num_actions)
         return {
             "rewards": jax.random.normal(keys[0], shape),
-            "moves": jax.nn.softmax(2.0 * jax.random.normal(keys[1], (*shape, self.num_states))),
+            "moves": jax.nn.softmax(spread * jax.random.normal(keys[1], (*shape, self.num_states))),
             "ends": jax.random.bernoulli(keys[2], 0.2, shape),
             "time_limit": jnp.int32(time_limit),
         }

@@ -7,7 +7,18 @@ from rejax import get_algo
 def make_train(row):
     """`key -> final parameters`."""
     total = row["num_envs"] * row["num_updates"]
-    noise = {"policy_delay": 2, "exploration_noise": 0.1, "target_noise": 0.2, "target_noise_clip": 0.5}
+    relu = {"activation": "relu"}
+    own = {
+        "sac": {"agent_kwargs": dict(relu), "hidden_layer_sizes": tuple(row["hidden_sizes"])},
+        "td3": {  # whose hidden layers are two of 64 units whatever one asks for
+            "actor_kwargs": dict(relu),
+            "critic_kwargs": dict(relu),
+            "policy_delay": 2,
+            "exploration_noise": 0.1,
+            "target_noise": 0.2,
+            "target_noise_clip": 0.5,
+        },
+    }
     algorithm = get_algo(row["algorithm"]).create(
         env=row["env"],
         total_timesteps=total,
@@ -21,8 +32,7 @@ def make_train(row):
         learning_rate=row["learning_rate"],
         gamma=0.99,
         polyak=0.995,
-        agent_kwargs={"hidden_layer_sizes": tuple(row["hidden_sizes"])} if row["algorithm"] == "td3" else {},
-        **(noise if row["algorithm"] == "td3" else {"hidden_layer_sizes": tuple(row["hidden_sizes"])}),
+        **own[row["algorithm"]],
     )
     algorithm = algorithm.replace(eval_callback=lambda algorithm, state, key: ())  # evaluation is not what is measured
     return lambda key: jax.tree.leaves(algorithm.train(key)[0].actor_ts.params)

@@ -30,7 +30,7 @@ def double_q_value(
 
 
 def weighted_squared_error(
-    values: Float[Array, "*batch"], targets: Float[Array, "*batch"], weights: Float[Array, "*batch"] | ScalarLike = 1.0
+    values: Float[Array, "*batch"], targets: Float[Array, "*batch"], weights: Float[Array, "..."] | ScalarLike = 1.0
 ) -> Float[Array, ""]:
     """0.5 * mean(w (Q - target)^2).
 
@@ -56,7 +56,8 @@ def quantile_huber_loss(
     with H_kappa(u) = u^2 / 2 where |u| <= kappa and kappa (|u| - kappa / 2) elsewhere.
 
     Source: Dabney et al. 2018, "Distributional Reinforcement Learning with Quantile Regression" (arXiv 1710.10044),
-    equations 9 and 10.
+    equations 9 and 10; divided by kappa as in "Implicit Quantile Networks" (arXiv 1806.06923), equation 3, so that small kappas
+    approach quantile regression.
 
     Args:
         quantiles: theta_i of the return, at the midpoints tau_i.

@@ -26,7 +26,7 @@ from jaxpg.spaces import observation_size
 class QRDQNConfig(DQNConfig):
     """DQN's hyperparameters and those of the distribution."""
 
-    num_quantiles: int = static(50, "quantiles N of each action's return")
+    num_quantiles: int = static(25, "quantiles N of each action's return")
     double: bool = static(False, "let the network choose the successor's action, the target network judge it")
     kappa: Scalar = hyperparameter(1.0, "width of the quadratic part of Huber's loss", low=1e-6)
 

@@ -3,8 +3,8 @@
 As in SAC the policy is paid for entropy, but expectations over actions are sums: in the critics' target, in the policy's
 loss and in the temperature's. The target entropy is a part of the largest possible one.
 
-Difference from the paper: time limits are bootstrapped. The target is 0.89 log|A| by default, as CleanRL has it, where the
-paper has 0.98.
+Differences from the paper: time limits are bootstrapped; the target is 0.7 log|A| by default, where the paper has 0.98 and
+CleanRL 0.89: of two actions that is nearly a coin, for which the temperature rises without end.
 """
 
 from typing import Any
@@ -32,7 +32,7 @@ class DiscreteSACConfig(OffPolicyConfig):
     gradient_steps: int = static(2, "gradient steps per update, after its environment steps")
     hidden_sizes: tuple[int, ...] = static((64, 64), "hidden layers of every network")
     automatic_temperature: bool = static(True, "whether the temperature moves towards the target entropy")
-    target_entropy_scale: Scalar = hyperparameter(0.89, "the target entropy is this times log(number of actions)")
+    target_entropy_scale: Scalar = hyperparameter(0.7, "the target entropy is this times log(number of actions)")
     initial_temperature: Scalar = hyperparameter(1.0, "alpha at first, or always, in units of return per nat", low=1e-8)
 
 

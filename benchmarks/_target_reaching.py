@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
+from matplotlib.patches import Circle
 
 import jaxpg
 import jaxpg_envs
@@ -115,25 +116,18 @@ def primitives(trajectories: Float[np.ndarray, "seed expert start time 2"]) -> d
     }
 
 
-def draw(figure_axes: Any, trajectories: Float[np.ndarray, "expert start time 2"], title: str) -> None:
+def draw(axes: Any, trajectories: Float[np.ndarray, "expert start time 2"], title: str) -> None:
     """One seed's experts, each in its colour, among the obstacles."""
-    axes = figure_axes
     params = jaxpg_envs.make("TargetReaching-v0")[1]
     plain_axes(axes, grid=False)
     for centre, radius in zip(params.centres, params.radii, strict=True):
-        axes.add_patch(_disc(centre, radius, "#BBBBBB"))
-    axes.add_patch(_disc(params.target, params.target_radius, "#88CC88"))
+        axes.add_patch(Circle(centre, radius, color="#BBBBBB", linewidth=0))
+    axes.add_patch(Circle(params.target, params.target_radius, color="#88CC88", linewidth=0))
     for expert, of_expert in enumerate(trajectories):
         for path in of_expert[::4]:
             axes.plot(*path.T, color=COLOURS[expert % len(COLOURS)], alpha=0.25, linewidth=0.8)
     axes.set(xlim=(-5, 5), ylim=(-5, 5), aspect="equal", xticks=[], yticks=[])
     axes.set_title(title, loc="left", fontsize=9)
-
-
-def _disc(centre: Any, radius: float, colour: str) -> Any:
-    from matplotlib.patches import Circle
-
-    return Circle(tuple(centre), radius, color=colour, linewidth=0)
 
 
 def picture(curves: dict[str, Float[np.ndarray, "seed piece"]], trajectories: dict[str, Any], steps: int) -> Picture:

@@ -2,7 +2,7 @@
 
 An update is `num_steps` steps of `num_envs` environments, then `gradient_steps` gradient steps: the replay ratio is
 gradient_steps / (num_steps * num_envs). Observations are stored as they came and normalised when they are read; continuous
-actions are stored, and seen by critics, scaled to [-1, 1].
+actions are stored, and seen by critics, scaled to [-1, 1]. Before `learning_starts`, metrics of learning are zero.
 """
 
 import math
@@ -141,11 +141,19 @@ def move_towards(target: PyTree, params: PyTree, rate: Scalar) -> PyTree:
 
 
 def as_algorithm(
-    config: OffPolicyConfig, parts: Parts, env: Any, env_params: PyTree, actions: Actions, prioritized: bool = False
+    config: OffPolicyConfig,
+    parts: Parts,
+    env: Any,
+    env_params: PyTree,
+    actions: Actions,
+    exponents: tuple[Scalar, Scalar] | None = None,
 ) -> Algorithm:
     """An update is: act, remember, learn.
 
-    `prioritized` needs the configuration's fields `priority_exponent` and `importance_exponent`.
+    Args:
+      exponents: with them, steps are sampled in proportion to their errors: of the priorities, and of the weights that
+      correct for
+        them, which rises from this to 1 with the run (alpha and beta of Schaul et al. 2016, arXiv 1511.05952).
 
     Raises:
       InputError: the buffer is too small for what is written or sampled at once.
@@ -172,7 +180,7 @@ def as_algorithm(
         action = jax.eval_shape(lambda key: actions.random(key, config.num_envs), key)
         reward, flag = (jax.ShapeDtypeStruct((config.num_envs,), dtype) for dtype in (jnp.float32, bool))
         example = Step(start.observation, action, reward, flag, flag, start.observation)
-        buffer = init_buffer(example, capacity, config.num_steps, prioritized)
+        buffer = init_buffer(example, capacity, config.num_steps, exponents is not None)
         statistics = init_statistics((observation_size(env, env_params),))
         return OffPolicyState(key, parts.init(learner_key), statistics, start, buffer, jnp.int32(0))
 
@@ -202,7 +210,7 @@ def as_algorithm(
             learner, priorities = carry
             sample_key, learn_key = jax.random.split(key)
             memory = buffer._replace(priorities=priorities)
-            beta = config.importance_exponent + progress * (1.0 - config.importance_exponent) if prioritized else 1.0
+            beta = exponents[1] + progress * (1.0 - exponents[1]) if exponents else 1.0
             drawn = sample(sample_key, memory, config.batch_size, config.discount, config.n_step, beta)
             batch = drawn._replace(
                 observation=features_of(statistics, drawn.observation),
@@ -210,8 +218,8 @@ def as_algorithm(
                 reward=config.reward_scale * drawn.reward,
             )
             learner, errors, metrics = parts.learn(learn_key, learner, batch, progress)
-            if prioritized:
-                sizes = (jnp.abs(errors) + 1e-6) ** config.priority_exponent
+            if exponents:
+                sizes = (jnp.abs(errors) + 1e-6) ** exponents[0]
                 priorities = reprioritize(memory, drawn, sizes).priorities
             return (learner, priorities), metrics
 

@@ -6,7 +6,7 @@ that still reads the old one after the write copies all of it (`python -m benchm
 """
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -38,11 +38,11 @@ class Priorities(NamedTuple):
 
 
 class Buffer(NamedTuple):
-    """The rows, how many were ever written, and priorities, `()` for uniform sampling."""
+    """The rows, how many were ever written, and `Priorities`, `()` for uniform sampling."""
 
     steps: Step
     count: Int[Array, ""]
-    priorities: Priorities | tuple = ()
+    priorities: Any = ()
 
 
 class Sample(NamedTuple):
@@ -136,7 +136,6 @@ def sample(
         env = (env_bits % jnp.uint32(num_envs)).astype(jnp.int32)
         weight = jnp.ones(batch_size)
     take = lambda tree, row: jax.tree.map(lambda x: x[row, env], tree)
-    first = take((buffer.steps.observation, buffer.steps.action), row)
     window = (row + jnp.arange(n_step)[:, None]) % rows
     steps = buffer.steps
     rewards, terminated, truncated = (steps.reward[window, env], steps.terminated[window, env], steps.truncated[window, env])
@@ -145,7 +144,8 @@ def sample(
     last = goes_on.sum(0).astype(jnp.int32) - 1  # the window's last step within the episode
     at_last = lambda x: jnp.take_along_axis(x, last[None], axis=0)[0]
     return Sample(
-        *first,
+        observation=take(buffer.steps.observation, row),
+        action=take(buffer.steps.action, row),
         reward=(powers * goes_on * rewards).sum(0),
         bootstrap=discount * at_last(jnp.broadcast_to(powers, rewards.shape)) * (1.0 - at_last(terminated)),
         next_observation=take(steps.next_observation, at_last(window)),

@@ -8,7 +8,7 @@ def make_train(row):
     """`key -> final parameters`."""
     total = row["num_envs"] * row["num_updates"]
     relu = {"activation": "relu"}
-    own = {
+    own: dict[str, dict] = {
         "sac": {"agent_kwargs": dict(relu), "hidden_layer_sizes": tuple(row["hidden_sizes"])},
         "td3": {  # whose hidden layers are two of 64 units whatever one asks for
             "actor_kwargs": dict(relu),

@@ -11,6 +11,16 @@ from jax.sharding import Mesh
 
 from jaxpg.algorithm import InputError
 
+HAS_ACCELERATOR = importlib.util.find_spec("jax_plugins") is not None
+PRESET = "CPU_OPT_PRESET_FAST_COMPILE"
+KNOWS_PRESET = jaxlib.version.__version_info__ >= (0, 10)  # XLA dies of flags it does not know
+COMPILER_OPTIONS = (
+    {"xla_cpu_opt_preset": PRESET}
+    if KNOWS_PRESET and not HAS_ACCELERATOR and "xla_cpu_opt_preset" not in os.environ.get("XLA_FLAGS", "")
+    else None
+)
+"""Of a run's programs: the same bits whether or not `use_cpu_devices` was called."""
+
 
 def use_cpu_devices(count: int, linear_algebra: bool = True) -> None:
     """Makes the CPU appear as `count` devices: with one per core, the fastest way to use several cores.
@@ -28,13 +38,13 @@ def use_cpu_devices(count: int, linear_algebra: bool = True) -> None:
     """
     if count < 1:
         raise InputError(f"the number of devices must be at least 1, got {count}")
-    if importlib.util.find_spec("jax_plugins") is None:  # no accelerator
+    if not HAS_ACCELERATOR:
         # Threads of XLA's pool. A batched LAPACK kernel on each of several devices blocks a thread while it waits for work that
         # needs one more; otherwise, threads beyond the devices only get into each other's way.
         os.environ["NPROC"] = str(count + 1) if linear_algebra and count > 1 else str(count)
     flags = os.environ.get("XLA_FLAGS", "")
-    if "xla_cpu_opt_preset" not in flags and jaxlib.version.__version_info__ >= (0, 10):  # XLA dies of flags it does not know
-        os.environ["XLA_FLAGS"] = f"{flags} --xla_cpu_opt_preset=CPU_OPT_PRESET_FAST_COMPILE".strip()
+    if KNOWS_PRESET and "xla_cpu_opt_preset" not in flags:
+        os.environ["XLA_FLAGS"] = f"{flags} --xla_cpu_opt_preset={PRESET}".strip()
     try:
         jax.config.update("jax_num_cpu_devices", count)
     except RuntimeError as error:

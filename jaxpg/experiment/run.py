@@ -26,7 +26,7 @@ from jaxpg.algorithm import Algorithm, InputError, Metrics, Policy, fields, look
 from jaxpg.evaluation import evaluate
 from jaxpg.experiment import logs, plots
 from jaxpg.experiment.checkpoints import Checkpoints, digest, to_host, write_atomically
-from jaxpg.experiment.devices import seed_mesh
+from jaxpg.experiment.devices import COMPILER_OPTIONS, seed_mesh
 from jaxpg.experiment.errors import RunError
 from jaxpg.experiment.pictures import draw_behaviour
 from jaxpg.experiment.progress import RunProgress, say
@@ -222,6 +222,7 @@ def compile_step(agent: Algorithm, like: PyTree, mesh: jax.sharding.Mesh) -> Cal
             check_vma=False,
         ),
         donate_argnums=0,
+        compiler_options=COMPILER_OPTIONS,
     )
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=NamedSharding(mesh, SEEDS)), like)
     return step.lower(shapes, jax.ShapeDtypeStruct((), jnp.int32)).compile()
@@ -298,7 +299,8 @@ def faults(metrics: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 def over_seeds(function: Callable[..., Any], mesh: jax.sharding.Mesh) -> Callable[..., Any]:
     """`function` of one seed's arguments, compiled over all seeds and divided among the mesh's devices."""
-    return jax.jit(jax.shard_map(jax.vmap(function), mesh=mesh, in_specs=SEEDS, out_specs=SEEDS, check_vma=False))
+    over = jax.shard_map(jax.vmap(function), mesh=mesh, in_specs=SEEDS, out_specs=SEEDS, check_vma=False)
+    return jax.jit(over, compiler_options=COMPILER_OPTIONS)
 
 
 def evaluate_run(
@@ -340,7 +342,7 @@ def evaluation_keys(seed: int, num_seeds: int) -> jax.Array:
     return jax.random.split(jax.random.fold_in(jax.random.key(seed), num_seeds), num_seeds)
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))
+@partial(jax.jit, static_argnums=(0, 1, 2, 3, 4), compiler_options=COMPILER_OPTIONS)
 def mean_returns(
     policy: Callable[..., Policy],
     env: Any,

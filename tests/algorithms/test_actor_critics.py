@@ -181,7 +181,7 @@ def test_trpo_moves_the_policy_by_the_natural_gradient_and_the_value_by_its_own(
 LEARNERS = {
     "a2c": {"num_envs": 16, "num_steps": 8, "learning_rate": 3e-3, "total_steps": 60_000},
     "impala": {"num_envs": 16, "num_steps": 16, "learning_rate": 1e-2, "total_steps": 100_000},
-    "reinforce": {"num_envs": 8, "num_steps": 64, "learning_rate": 1e-2, "total_steps": 60_000},
+    "reinforce": {"num_envs": 8, "num_steps": 64, "learning_rate": 5e-3, "total_steps": 60_000},  # 207 to 500 over 8 seeds
     "trpo": {"num_envs": 8, "num_steps": 128, "total_steps": 40_000},
 }
 

@@ -23,7 +23,7 @@ MISTAKES = {
     "trian ppo": ["unknown command 'trian'", "did you mean 'train'", "evaluate, list, plot"],
     "train": ["needs an algorithm", "ppo"],
     f"train --env {CART_POLE}": ["needs an algorithm", "ppo"],
-    f"train pppo {CART_POLE}": ["unknown algorithm 'pppo'", "did you mean 'ppo'", "pmoe_ppo, ppo"],
+    f"train pppo {CART_POLE}": ["unknown algorithm 'pppo'", "did you mean 'ppo'", "pmoe_sac, ppo, pqn"],
     "train ppo --env CartPol-v1 --out run": ['unknown environment "CartPol-v1"', 'did you mean "CartPole-v1"', "jaxpg list"],
     "train ppo --env nonsense --out run": ['unknown environment "nonsense"', "jaxpg list"],
     "train ppo --out run": ["--env"],

@@ -37,7 +37,7 @@ def test_the_number_of_devices_cannot_change_once_jax_runs(monkeypatch):
 def test_linear_algebra_has_more_threads_than_devices(monkeypatch, count, linear_algebra, threads):
     """With no more, it can wait for ever; what a parent process had set must not matter."""
     settings = {}
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("jaxpg.experiment.devices.HAS_ACCELERATOR", False)
     monkeypatch.setattr(jax.config, "update", settings.__setitem__)
     for inherited in ("1", "2", "64"):
         monkeypatch.setenv("NPROC", inherited)

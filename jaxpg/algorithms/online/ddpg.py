@@ -23,7 +23,12 @@ class DDPGConfig(DeterministicConfig):
 
 
 @register(
-    "ddpg", DDPGConfig, paper="Lillicrap et al. 2016, arXiv 1509.02971", field="online", actions="continuous", status="complete"
+    "ddpg",
+    DDPGConfig,
+    paper="Lillicrap et al. 2016, arXiv 1509.02971",
+    field="online",
+    actions="continuous",
+    status="new: results at size smoke only",
 )
 def ddpg(config: DDPGConfig, env: Any, params: PyTree) -> Algorithm:
     """One critic, one actor."""

@@ -71,6 +71,11 @@ def annealed_epsilon(config: Any, progress: Float[Array, ""]) -> Float[Array, ""
     return config.epsilon_start + part * (config.epsilon_end - config.epsilon_start)
 
 
+def exponents_of(config: DQNConfig) -> tuple[Scalar, Scalar] | None:
+    """Of prioritised replay, if it is asked for."""
+    return (config.priority_exponent, config.importance_exponent) if config.prioritized else None
+
+
 def make_parts(
     config: DQNConfig,
     network: DiscreteActionValues,
@@ -116,7 +121,14 @@ def make_parts(
     return Parts(init, explore, learn, act, lambda learner: learner.params)
 
 
-@register("dqn", DQNConfig, paper="Mnih et al. 2015, Nature 518", field="online", actions="discrete", status="complete")
+@register(
+    "dqn",
+    DQNConfig,
+    paper="Mnih et al. 2015, Nature 518",
+    field="online",
+    actions="discrete",
+    status="new: results at size smoke only",
+)
 def dqn(config: DQNConfig, env: Any, params: PyTree) -> Algorithm:
     """Q-learning of every action's value, with options of its descendants."""
     actions = discrete_actions("dqn", env, params)
@@ -135,4 +147,4 @@ def dqn(config: DQNConfig, env: Any, params: PyTree) -> Algorithm:
 
     size = observation_size(env, params)
     parts = make_parts(config, network, size, network.apply, loss)
-    return as_algorithm(config, parts, env, params, actions, config.prioritized)
+    return as_algorithm(config, parts, env, params, actions, exponents_of(config))

@@ -62,7 +62,7 @@ class ActionValue(nn.Module):
     paper="Ren et al. 2021, arXiv 2104.09122",
     field="online",
     actions="continuous",
-    status="complete; PMOE-SAC is to come",
+    status="complete",
 )
 def pmoe_ppo(config: PMOEPPOConfig, env: Any, params: PyTree) -> Algorithm:
     """PPO with a mixture of Gaussian experts, an action-value critic and the routing loss that it feeds."""

@@ -66,7 +66,12 @@ class PQNState(NamedTuple):
 
 
 @register(
-    "pqn", PQNConfig, paper="Gallici et al. 2025, arXiv 2407.04811", field="online", actions="discrete", status="complete"
+    "pqn",
+    PQNConfig,
+    paper="Gallici et al. 2025, arXiv 2407.04811",
+    field="online",
+    actions="discrete",
+    status="new: results at size smoke only",
 )
 def pqn(config: PQNConfig, env: Any, env_params: PyTree) -> Algorithm:
     """Q(lambda) on the newest rollout of many environments.
@@ -147,7 +152,8 @@ def pqn(config: PQNConfig, env: Any, env_params: PyTree) -> Algorithm:
 
     def act(deterministic: bool) -> Any:
         def act(params: PyTree, key: jax.Array, observation: PyTree, carry: PyTree) -> tuple[Array, PyTree]:
-            values = action_values(*params, observation)
+            network_params, statistics = params
+            values = action_values(network_params, statistics, observation)
             return epsilon_greedy(key, values, 0.0 if deterministic else config.epsilon_end), carry
 
         return act

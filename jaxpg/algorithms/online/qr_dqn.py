@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, PyTree
 
 from jaxpg import losses
 from jaxpg.algorithm import Algorithm, Metrics, Scalar, hyperparameter, register, static
-from jaxpg.algorithms.online.dqn import DQNConfig, make_parts
+from jaxpg.algorithms.online.dqn import DQNConfig, exponents_of, make_parts
 from jaxpg.networks import DiscreteActionValues
 from jaxpg.off_policy import as_algorithm, discrete_actions
 from jaxpg.replay import Sample
@@ -32,7 +32,12 @@ class QRDQNConfig(DQNConfig):
 
 
 @register(
-    "qr_dqn", QRDQNConfig, paper="Dabney et al. 2018, arXiv 1710.10044", field="online", actions="discrete", status="complete"
+    "qr_dqn",
+    QRDQNConfig,
+    paper="Dabney et al. 2018, arXiv 1710.10044",
+    field="online",
+    actions="discrete",
+    status="new: results at size smoke only",
 )
 def qr_dqn(config: QRDQNConfig, env: Any, params: PyTree) -> Algorithm:
     """DQN with the distribution of returns in place of their mean."""
@@ -60,4 +65,4 @@ def qr_dqn(config: QRDQNConfig, env: Any, params: PyTree) -> Algorithm:
         return quantile_loss, (errors, {"quantile_loss": quantile_loss, "q_value": quantiles.mean()})
 
     parts = make_parts(config, network, observation_size(env, params), action_values, loss)
-    return as_algorithm(config, parts, env, params, actions, config.prioritized)
+    return as_algorithm(config, parts, env, params, actions, exponents_of(config))

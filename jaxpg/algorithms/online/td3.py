@@ -133,7 +133,12 @@ def deterministic_policy_gradient(
 
 
 @register(
-    "td3", TD3Config, paper="Fujimoto et al. 2018, arXiv 1802.09477", field="online", actions="continuous", status="complete"
+    "td3",
+    TD3Config,
+    paper="Fujimoto et al. 2018, arXiv 1802.09477",
+    field="online",
+    actions="continuous",
+    status="new: results at size smoke only",
 )
 def td3(config: TD3Config, env: Any, params: PyTree) -> Algorithm:
     """Two critics, blurred target actions, a delayed actor."""

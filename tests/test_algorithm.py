@@ -33,7 +33,7 @@ def refusal(call, *arguments, **hyperparameters):
 
 
 def test_unknown_names_are_answered_with_the_nearest():
-    assert re.search(r"'pppo'; did you mean 'ppo'\?.*pmoe_ppo, ppo", refusal(lookup, "pppo"))
+    assert re.search(r"'pppo'; did you mean 'ppo'\?.*pmoe_sac, ppo, pqn", refusal(lookup, "pppo"))
     assert "did you mean" not in refusal(lookup, "zzzzzz")
     message = refusal(make, learnin_rate=1e-3)
     assert message.startswith("ppo has no hyperparameter 'learnin_rate'; did you mean 'learning_rate'?")

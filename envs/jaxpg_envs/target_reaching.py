@@ -17,15 +17,19 @@ TIME_STEP = 0.1
 
 @struct.dataclass
 class TargetReachingState(environment.EnvState):
-    """Point mass, target and obstacles; `time` in steps, all else in the units of the square."""
+    """Point mass, target and obstacles, in the units of the square.
+
+    `time` in steps, int32. Float32: `position`, `velocity`, `acceleration` and `target`, shape (2,); the obstacles' `centres`,
+    shape (3, 2), and `radii`, shape (3,).
+    """
 
     time: Any
-    position: Float[Array, " 2"]
-    velocity: Float[Array, " 2"]
-    acceleration: Float[Array, " 2"]
-    target: Float[Array, " 2"]
-    centres: Float[Array, "3 2"]
-    radii: Float[Array, " 3"]
+    position: Any
+    velocity: Any
+    acceleration: Any
+    target: Any
+    centres: Any
+    radii: Any
 
 
 @struct.dataclass

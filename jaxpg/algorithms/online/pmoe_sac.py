@@ -19,7 +19,7 @@ Differences from the authors' code (JieRen98/rlkit-pmoe): target networks start 
 the batch's first; the policy's gradient uses the critics as they were before the step; time limits are bootstrapped.
 """
 
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import distrax
 import jax
@@ -48,7 +48,7 @@ class PMOESACConfig(SACConfig):
     )
 
 
-class Proposals(struct.PyTreeNode):
+class Proposals(NamedTuple):
     """An action of every expert, and what there is to know of it."""
 
     log_weights: Float[Array, "batch expert"]

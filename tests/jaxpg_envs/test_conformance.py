@@ -51,6 +51,7 @@ SAME_START = {  # by definition of the task
     "Pong-misc",
     "Seaquest-MinAtar",
     "SpaceInvaders-MinAtar",
+    "TargetReaching-v0",
     "pgx/minatar-asterix",
     "pgx/minatar-seaquest",
 }

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 
 from jaxpg import losses
 
-SAMPLES = 400_000
+SAMPLES = 200_000
 
 
 class Case(NamedTuple):

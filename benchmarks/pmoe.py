@@ -147,9 +147,8 @@ def _summary(outcome: _target_reaching.Outcome, steps: int) -> dict[str, Any]:
 
 def _reaching_claims(results: dict[str, Any], size: str) -> list[dict[str, Any]]:
     rows, found = results["target reaching"], results["primitives"]
-    if size == "smoke":
-        weights = rows["K = 4"]["mean"]
-        return [_claim("target reaching runs: success rate", weights, "within [0, 1]", 0 <= weights <= 1)]
+    if size == "smoke":  # too short for a claim
+        return []
     one, four = rows["K = 1"], rows["K = 4"]
     median = lambda row: float(np.median([np.inf if half is None else half for half in row["steps to half"]]))
     sooner = median(four) <= median(one)

@@ -4,6 +4,11 @@ How it is measured: `_peers/throughput.py`. Peers: a faithful re-expression of p
 (`_peers/purejaxrl_ppo.py`), brax's own trainer, and, each in an environment that `python -m benchmarks._peers.build` makes,
 rejax (it cannot speak gymnax 1.0's interface), Stable-Baselines3 and SBX; without it their rows are missing, and the results
 say so. `bound` is what no PPO can exceed here (`_peers/bound_ppo.py`).
+
+Of what misses its target: our program compiles later than rejax's where its orthogonal initialisation and the bookkeeping
+of time limits weigh most (rejax draws normal weights and treats a time limit as an end). Tried: XLA's optimisation level 1,
+fewer and more parts of the module, other vector widths, older fusion emitters (slower to run); kept: its preset for fast
+compilation, and random bits written out (`random_bits`).
 """
 
 import sys

@@ -15,7 +15,6 @@ import jaxpg_envs
 from jaxpg_envs import EnvironmentInputError, UnknownEnvironmentError, registry
 from jaxpg_envs.suites import SUITES
 
-
 OURS = {"StatelessCartPole-v1", "TargetReaching-v0", "RandomTargetReaching-v0"}
 
 

@@ -47,7 +47,7 @@ def test_time_limits_truncate():
     observation, state = ENV.reset(KEY, PARAMS)
     step = jax.jit(ENV.step)
     for number in range(300):
-        observation, state, _, terminated, truncated, info = step(KEY, state, jnp.zeros(2), PARAMS)
+        _, state, _, terminated, truncated, info = step(KEY, state, jnp.zeros(2), PARAMS)
         assert bool(truncated) == (number == 299)
         assert not terminated
     np.testing.assert_allclose(info["final_observation"][:2], [-0.9, -0.9], rtol=1e-6)

@@ -44,7 +44,7 @@ def test_the_three_ends(position, velocity, reward):
 
 
 def test_time_limits_truncate():
-    observation, state = ENV.reset(KEY, PARAMS)
+    _, state = ENV.reset(KEY, PARAMS)
     step = jax.jit(ENV.step)
     for number in range(300):
         _, state, _, terminated, truncated, info = step(KEY, state, jnp.zeros(2), PARAMS)

@@ -138,7 +138,7 @@ def deterministic_policy_gradient(
     paper="Fujimoto et al. 2018, arXiv 1802.09477",
     field="online",
     actions="continuous",
-    status="new: results at size smoke only",
+    status="new: no results yet",
 )
 def td3(config: TD3Config, env: Any, params: PyTree) -> Algorithm:
     """Two critics, blurred target actions, a delayed actor."""

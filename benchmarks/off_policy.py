@@ -1,7 +1,7 @@
 """DQN, QR-DQN, PQN, discrete SAC, DDPG, TD3 and SAC with their default hyperparameters: classic control.
 
 Deterministic evaluation over 128 whole episodes per seed, interquartile mean over seeds with a 95 % bootstrap interval. The
-expected scores are our acceptance targets. Where hyperparameters are not the defaults the task says so in the results.
+expected scores are our acceptance targets.
 """
 
 import tempfile

@@ -3,8 +3,7 @@
 How it is measured: `_peers/throughput.py`; a step is a step of the environment, and the setting says how many gradient
 steps go with it. Peers: rejax, in the environment that `python -m benchmarks._peers.build` makes (without it its rows are
 missing, and the results say so), on its setting, one environment and one gradient step per step; brax's own SAC on a Brax
-task. rejax's SAC and ours differ in nothing that costs time but its Adam, parameter by parameter, and its target entropy;
-brax's seconds to compile are what its run took beyond its steps, evaluations included.
+task. Brax's seconds to compile are what its run took beyond its steps, evaluations included.
 """
 
 from typing import Any

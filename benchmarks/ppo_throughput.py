@@ -5,10 +5,11 @@ How it is measured: `_peers/throughput.py`. Peers: a faithful re-expression of p
 rejax (it cannot speak gymnax 1.0's interface), Stable-Baselines3 and SBX; without it their rows are missing, and the results
 say so. `bound` is what no PPO can exceed here (`_peers/bound_ppo.py`).
 
-Of what misses its target: our program compiles later than rejax's where its orthogonal initialisation and the bookkeeping
-of time limits weigh most (rejax draws normal weights and treats a time limit as an end). Tried: XLA's optimisation level 1,
-fewer and more parts of the module, other vector widths, older fusion emitters (slower to run); kept: its preset for fast
-compilation, and random bits written out (`random_bits`).
+Compile time misses its target, and why is known in part only: orthogonal initialisers are a second or two of it, where
+rejax draws its weights; the rest has about as many kernels as purejaxrl's program. Tried: XLA's optimisation level 1 (less
+compile time in one measurement, not in another), fewer and more parts of the module and another vector width (no gain), the
+older fusion emitters (sooner compiled, slower to run); kept: its preset for fast compilation, and random bits written out
+(`random_bits`).
 """
 
 import sys

@@ -14,9 +14,9 @@ such a cache by default, the peers do not; like is compared with like.
 - Stable-Baselines3 and SBX with RL Zoo's settings, in `.cache/peers/sb3`: they train seed after seed, so their seconds are
   those of the *first seed alone*, in one round alone, and they take no part in the claims.
 
-The target, half of the best peer's time, is missed: imports and compilation, of which we have as much as the peers (an
-environment stepped, initial weights, the training step and an evaluation, each some hundred kernels), are three quarters of
-our time. Training itself is a fraction of it. What was tried is said in `ppo_throughput`.
+The target, half of the best peer's time, is missed: imports, tracing and compilation, or reading what was compiled before,
+are two thirds to three quarters of our time, and not much shorter than the peers'. What was tried is said in
+`ppo_throughput`.
 """
 
 import json

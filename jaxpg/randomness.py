@@ -1,7 +1,8 @@
 """JAX's random bits on a CPU: the same bits, from a program that compiles several times sooner.
 
-JAX lowers Threefry-2x32 to a loop on CPUs. XLA makes about ten kernels of each such loop, and a training step has some twenty;
-written out, the twenty rounds become part of the kernel that uses the bits (`python -m benchmarks random_bits`).
+JAX lowers Threefry-2x32 to a loop on CPUs, of which XLA makes kernels of their own; written out, its twenty rounds become
+part of the kernel that uses the bits (`python -m benchmarks random_bits`). An update of PPO on CartPole has 274 kernels so,
+and 333 else.
 """
 
 import jax

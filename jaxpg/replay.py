@@ -1,8 +1,8 @@
 """Replay buffers as states: pure functions over arrays that a compiled loop writes in place.
 
 A buffer is a ring of rows, and a row is one step of every environment: what followed a step stands below it in the same
-column, so that returns over n steps are put together when they are sampled. Write, then sample from the new buffer: a loop
-that still reads the old one after the write copies all of it (`python -m benchmarks replay`).
+column, so that returns over n steps are put together when they are sampled. Write, then sample from the new buffer:
+a loop that still reads the old one after the write copies all of it.
 """
 
 import math

@@ -26,10 +26,14 @@ def shuffled_indices(key: jax.Array, size: int) -> Int[Array, " size"]:
     bits = jax.random.bits(key, (ROUNDS, rows + columns))
     row_shifts = (bits[:, :rows] % columns).astype(jnp.int32)
     column_shifts = (bits[:, rows:] % rows).astype(jnp.int32)
-    row, column = jnp.divmod(jnp.arange(size), columns)
-    for shift_of_row, shift_of_column in zip(row_shifts, column_shifts, strict=True):
+
+    def shift(place: tuple[Array, Array], shifts: tuple[Array, Array]) -> tuple[tuple[Array, Array], None]:
+        (row, column), (shift_of_row, shift_of_column) = place, shifts
         column = _wrapped(column + shift_of_row[row], columns)
-        row = _wrapped(row + shift_of_column[column], rows)
+        return (_wrapped(row + shift_of_column[column], rows), column), None
+
+    # A loop, whose inputs are computed once: written out, XLA draws the bits anew for each index.
+    (row, column), _ = jax.lax.scan(shift, jnp.divmod(jnp.arange(size), columns), (row_shifts, column_shifts))
     return row * columns + column
 
 

@@ -24,9 +24,11 @@ NOISES = (0.0, 0.05, 0.1, 0.2)
 
 
 class Outcome(NamedTuple):
-    """Of each seed: the success rate after each piece of training, and with noise in what is observed; the final parameters."""
+    """Of each seed: success rate and mean return after each piece of training, success with noise in what is observed; the
+    final parameters."""
 
     success: Float[np.ndarray, "seed piece"]
+    returns: Float[np.ndarray, "seed piece"]
     noisy_success: Float[np.ndarray, "seed noise"]
     actors: Any
 
@@ -41,8 +43,9 @@ def learn(hyperparameters: dict[str, Any], steps: int, num_seeds: int) -> Outcom
     agent = jaxpg.make(fields.pop("algorithm"), env, params, total_steps=steps, **fields)
     updates = agent.num_updates // PIECES
 
-    def success(policy: Policy, key: jax.Array) -> Float[Array, ""]:
-        return (jaxpg.evaluate(policy, env, params, key, EPISODES) > SUCCESS).mean()
+    def success_and_return(policy: Policy, key: jax.Array) -> tuple[Float[Array, ""], Float[Array, ""]]:
+        returns = jaxpg.evaluate(policy, env, params, key, EPISODES)
+        return (returns > SUCCESS).mean(), returns.mean()
 
     def with_noise(policy: Policy, deviation: Array) -> Policy:
         def act(params: Any, key: jax.Array, observation: Array, carry: Any) -> tuple[Array, Any]:
@@ -53,15 +56,15 @@ def learn(hyperparameters: dict[str, Any], steps: int, num_seeds: int) -> Outcom
 
         return Policy((policy.params, deviation), act, policy.initial_carry)
 
-    def run(key: jax.Array) -> tuple[Array, Array, Any]:
-        def piece(state: Any, key: jax.Array) -> tuple[Any, Array]:
+    def run(key: jax.Array) -> tuple[Array, Array, Array, Any]:
+        def piece(state: Any, key: jax.Array) -> tuple[Any, tuple[Array, Array]]:
             state, _ = advance(agent.update, state, updates)
-            return state, success(agent.policy(state, deterministic=False), key)
+            return state, success_and_return(agent.policy(state, deterministic=False), key)
 
         keys = jax.random.split(key, PIECES + 2)
-        state, rates = jax.lax.scan(piece, agent.init(keys[0]), keys[2:])
-        noisy = lambda deviation: success(with_noise(agent.policy(state), deviation), keys[1])
-        return rates, jax.lax.map(noisy, jnp.array(NOISES)), state.learner.actor
+        state, (rates, returns) = jax.lax.scan(piece, agent.init(keys[0]), keys[2:])
+        noisy = lambda deviation: success_and_return(with_noise(agent.policy(state), deviation), keys[1])[0]
+        return rates, returns, jax.lax.map(noisy, jnp.array(NOISES)), state.learner.actor
 
     results = jax.jit(jax.vmap(run))(jax.random.split(jax.random.key(0), num_seeds))
     return Outcome(*jax.device_get(results))
@@ -131,17 +134,17 @@ def draw(axes: Any, trajectories: Float[np.ndarray, "expert start time 2"], titl
 
 
 def picture(curves: dict[str, Float[np.ndarray, "seed piece"]], trajectories: dict[str, Any], steps: int) -> Picture:
-    """Success rates while learning (mean over seeds), and the experts' paths of some seeds."""
+    """Returns while learning (mean over seeds), and the experts' paths of some seeds."""
     shown = [(label, seed) for label, all_paths in trajectories.items() for seed in range(min(3, len(all_paths)))]
     figure = Picture(figsize=(8, 3.2 + 2.7 * -(-len(shown) // 3)), layout="constrained")
     grid = figure.add_gridspec(1 + -(-len(shown) // 3), 3)
     axes = figure.add_subplot(grid[0, :])
     plain_axes(axes)
     at = np.linspace(steps / PIECES, steps, PIECES)
-    for index, (label, rates) in enumerate(curves.items()):
-        axes.plot(at, rates.mean(0), label=label, color=COLOURS[index % len(COLOURS)], linestyle="-" if index < 8 else "--")
+    for index, (label, returns) in enumerate(curves.items()):
+        axes.plot(at, returns.mean(0), label=label, color=COLOURS[index % len(COLOURS)], linestyle="-" if index < 8 else "--")
     axes.set_xlabel("environment steps")
-    axes.set_ylabel("success rate")
+    axes.set_ylabel("return")
     axes.legend(fontsize=7, ncols=2, frameon=False)
     for place, (label, seed) in enumerate(shown):
         cell = figure.add_subplot(grid[1 + place // 3, place % 3])

@@ -5,7 +5,8 @@ for the critic's overestimation: the smaller of two critics is the target, the t
 actor and target networks move only after every second step of the critics.
 
 Differences from the paper: `gradient_steps` per update may be more than one; bootstrapping at time limits. Actions are
-scaled to [-1, 1], and so is the noise.
+scaled to [-1, 1], and so is the noise, which may be correlated in time (`noise_correlation`), for tasks that need a push that
+lasts.
 """
 
 from typing import Any, NamedTuple
@@ -31,6 +32,7 @@ class DeterministicConfig(OffPolicyConfig):
 
     policy_delay: int = static(2, "gradient steps of the critics from one step of actor and target networks to the next")
     exploration_noise: Scalar = hyperparameter(0.1, "standard deviation of the noise that is added to actions", low=0)
+    noise_correlation: Scalar = hyperparameter(0.0, "correlation of that noise from one step to the next", low=0, high=1)
 
 
 @struct.dataclass
@@ -70,15 +72,23 @@ def deterministic_policy_gradient(
         states = optimizer.init(actor_params), optimizer.init(critic_params)
         return Learner(actor_params, critic_params, actor_params, critic_params, *states, jnp.int32(0))
 
-    def noisy(key: jax.Array, action: Float[Array, "*batch action"]) -> Float[Array, "*batch action"]:
-        noise = config.exploration_noise * jax.random.normal(key, action.shape)
-        return jnp.clip(action + noise, -1.0, 1.0)
+    def noisy(
+        key: jax.Array, action: Float[Array, "*batch action"], noise: Float[Array, "*batch action"]
+    ) -> tuple[Float[Array, "*batch action"], Float[Array, "*batch action"]]:
+        """The action with noise, and the noise: an Ornstein-Uhlenbeck process in steps, zero where an episode starts."""
+        fresh = jnp.sqrt(1.0 - jnp.square(config.noise_correlation)) * jax.random.normal(key, action.shape)
+        noise = config.noise_correlation * noise + config.exploration_noise * fresh
+        return jnp.clip(action + noise, -1.0, 1.0), noise
 
     def explore(
-        key: jax.Array, learner: Learner, features: Float[Array, "env feature"], carry: PyTree, progress: Float[Array, ""]
-    ) -> tuple[Float[Array, "env action"], PyTree]:
+        key: jax.Array,
+        learner: Learner,
+        features: Float[Array, "env feature"],
+        carry: Float[Array, "env action"],
+        progress: Float[Array, ""],
+    ) -> tuple[Float[Array, "env action"], Float[Array, "env action"]]:
         del progress
-        return noisy(key, actor.apply(learner.actor, features)), carry
+        return noisy(key, actor.apply(learner.actor, features), carry)
 
     def learn(
         key: jax.Array, learner: Learner, batch: Sample, progress: Float[Array, ""]
@@ -123,12 +133,12 @@ def deterministic_policy_gradient(
         return learner, values[0] - targets, metrics
 
     def act(
-        params: PyTree, key: jax.Array, features: Float[Array, " feature"], carry: PyTree, deterministic: bool
-    ) -> tuple[Float[Array, " action"], PyTree]:
+        params: PyTree, key: jax.Array, features: Float[Array, " feature"], carry: Float[Array, " action"], deterministic: bool
+    ) -> tuple[Float[Array, " action"], Float[Array, " action"]]:
         action = actor.apply(params, features)
-        return (action if deterministic else noisy(key, action)), carry
+        return (action, carry) if deterministic else noisy(key, action, carry)
 
-    parts = Parts(init, explore, learn, act, lambda learner: learner.actor)
+    parts = Parts(init, explore, learn, act, lambda learner: learner.actor, initial_carry=jnp.zeros(actions.size))
     return as_algorithm(config, parts, env, env_params, actions)
 
 

@@ -113,7 +113,7 @@ class PointOmni(environment.Environment[PointOmniState, PointOmniParams]):
 
 
 def reflected_motion(
-    position: Float[Array, " 2"], velocity: Float[Array, " 2"], time_step: float, walls: Any
+    position: Float[Array, " 2"], velocity: Float[Array, " 2"], time_step: Any, walls: Any
 ) -> tuple[Float[Array, " 2"], Float[Array, " 2"]]:
     """Uniform motion among walls that reflect as mirrors do: position and velocity after `time_step`.
 

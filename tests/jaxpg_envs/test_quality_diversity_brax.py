@@ -64,21 +64,21 @@ def test_unidirectional_rewards_are_braxs_with_an_offset(cheetah):
     np.testing.assert_allclose(reward[:LIMIT], np.maximum(brax_reward + 0.6, 0), rtol=1e-3, atol=1e-3)
 
 
-# Ants in the air: into the back of the trap, into a side, beside the trap, out of the square, and at the start.
-STARTS = np.array([[9.5, 0.0], [9.0, 0.0], [9.5, 6.0], [29.9, 0.0], [0.0, 0.0]])
-VELOCITIES = np.array([[6.0, 0.0], [0.0, 6.0], [6.0, 0.0], [6.0, 0.0], [0.0, 0.0]])
+# Ants thrown through the air: into the trap's back, into its side, past it, out of the square, and one that is dropped.
+STARTS = np.array([[10.0, 0.0, 0.8], [9.0, 0.8, 0.8], [10.0, 6.0, 0.8], [29.5, 0.0, 0.8], [0.0, 0.0, 0.8]])
+VELOCITIES = np.array([[8.0, 0.0], [0.0, 8.0], [8.0, 0.0], [8.0, 0.0], [0.0, 0.0]])
 EFFORTS = np.array([0.0, 0.0, 0.0, 0.5, 2.0])
 
 
-@pytest.fixture(scope="module")
-def ants():
+@pytest.fixture(scope="module", params=["spring", "mjx"])
+def ants(request):
     """20 steps (a second) from each start, with actions of that size in turn positive and negative."""
-    env, params = jaxpg_envs.make("brax/anttrap_omni", max_steps_in_episode=20)
+    env, params = jaxpg_envs.make("brax/anttrap_omni", backend=request.param, max_steps_in_episode=20)
 
     def thrown(start, velocity, effort):
         _, state = env.reset_env(jax.random.key(0), params)
         pipeline = state.brax.pipeline_state
-        q, qd = pipeline.q.at[:2].set(start), pipeline.qd.at[:2].set(velocity)
+        q, qd = pipeline.q.at[:3].set(start), pipeline.qd.at[:2].set(velocity)
         state = state.replace(brax=state.brax.replace(pipeline_state=env.brax.pipeline_init(q, qd)))
 
         def step(state, sign):
@@ -94,9 +94,9 @@ def ants():
 def test_the_trap_stops_an_ant(ants):
     position = ants[2]["descriptor"]
     into_back, into_side, beside = position[:3]
-    assert 10.5 < into_back[:, 0].max() < 11.6  # the wall's inside is at 11.5, the torso's radius 0.25
-    assert 1.2 < into_side[:, 1].max() < 2.6  # at 2.5
-    assert beside[:, 0].max() > 12.5
+    assert 10.9 < into_back[:, 0].max() < 11.4  # the wall's inside is at 11.5, the torso's radius 0.25
+    assert 1.9 < into_side[:, 1].max() < 2.4  # at 2.5
+    assert beside[:, 0].max() > 11.8
 
 
 def test_a_position_is_that_of_the_step_itself(ants):
@@ -146,7 +146,9 @@ def test_the_trap_changes_nothing_else_of_the_ant():
 
 
 def test_other_backends_are_refused():
-    with pytest.raises(jaxpg_envs.EnvironmentInputError, match="brax/ant_uni: unknown backend 'warp'; choose one of spring, mjx"):
+    with pytest.raises(
+        jaxpg_envs.EnvironmentInputError, match="brax/ant_uni: unknown backend 'warp'; choose one of spring, mjx"
+    ):
         jaxpg_envs.make("brax/ant_uni", backend="warp")
     with pytest.raises(jaxpg_envs.EnvironmentInputError, match="unknown argument n_frames; it takes backend, max_steps"):
         jaxpg_envs.make("brax/ant_uni", n_frames=3)

@@ -36,12 +36,12 @@ class PointOmniParams(environment.EnvParams):
     Attributes:
         max_steps_in_episode: time limit in steps, at which every episode ends.
         half_width: of the square that descriptors are clipped to, about 80 % of what can be reached in 100 steps.
-        walls: both ends of each straight wall, shape (wall, 2, 2); the ends differ.
+        walls: both ends of each straight wall, float32 of shape (wall, 2, 2); the ends differ.
     """
 
     max_steps_in_episode: Any = 100
     half_width: Any = 40.0
-    walls: Any = ()
+    walls: Any = struct.field(default_factory=lambda: jnp.zeros((0, 2, 2)))
 
 
 class PointOmni(environment.Environment[PointOmniState, PointOmniParams]):
@@ -64,7 +64,7 @@ class PointOmni(environment.Environment[PointOmniState, PointOmniParams]):
 
     @property
     def default_params(self) -> PointOmniParams:
-        return PointOmniParams(walls=TRAP) if self._trap else PointOmniParams()
+        return PointOmniParams(walls=jnp.array(TRAP)) if self._trap else PointOmniParams()
 
     @property
     def num_actions(self) -> int:
@@ -113,7 +113,7 @@ class PointOmni(environment.Environment[PointOmniState, PointOmniParams]):
 
 
 def reflected_motion(
-    position: Float[Array, " 2"], velocity: Float[Array, " 2"], time_step: Any, walls: Any
+    position: Float[Array, " 2"], velocity: Float[Array, " 2"], time_step: Any, walls: Float[Array, "wall 2 2"]
 ) -> tuple[Float[Array, " 2"], Float[Array, " 2"]]:
     """Uniform motion among walls that reflect as mirrors do: position and velocity after `time_step`.
 
@@ -123,13 +123,12 @@ def reflected_motion(
     Args:
         position, velocity: at the start.
         time_step: the duration.
-        walls: both ends of each wall, shape (wall, 2, 2), or empty.
+        walls: both ends of each wall.
     """
     way = time_step * velocity
-    segments = jnp.asarray(walls, jnp.float32).reshape(-1, 2, 2)
-    if len(segments) == 0:
+    if len(walls) == 0:
         return position + way, velocity
-    corner, along = segments[:, 0], segments[:, 1] - segments[:, 0]
+    corner, along = walls[:, 0], walls[:, 1] - walls[:, 0]
     length = jnp.linalg.norm(along, axis=-1)
     along = along / length[:, None]
     normal = along[:, ::-1] * jnp.array([-1.0, 1.0])

@@ -6,6 +6,7 @@ needs them; the table of names is ours and costs nothing.
 
 import contextlib
 import difflib
+import functools
 import importlib
 import inspect
 import io
@@ -87,10 +88,34 @@ _BRAX_IDS = {f"brax/{name}": ("brax", text) for name, text in _BRAX.items()} | {
     if name != "swimmer"  # runs on brax's "generalized" backend alone
 }
 
+_QUALITY_DIVERSITY = {
+    f"brax/{name}": ("brax quality-diversity", text)
+    for name, text in {
+        "ant_omni": "run to every place with four legs",
+        "anttrap_omni": "the same with a U-shaped wall in the way",
+        "humanoid_omni": "walk to every place with a human-like body",
+        "ant_uni": "run with every use of four legs",
+        "halfcheetah_uni": "run with every use of two legs in a plane",
+        "hopper_uni": "hop on one leg, on the ground for long or short",
+        "walker2d_uni": "walk with every use of two legs in a plane",
+    }.items()
+}
+
 _JAXPG = {
     "StatelessCartPole-v1": ("jaxpg", "balance a pole on a cart without seeing velocities: memory"),
     "TargetReaching-v0": ("jaxpg", "steer a point mass past three discs to a target: several ways to go"),
     "RandomTargetReaching-v0": ("jaxpg", "the same with a new layout in every episode"),
+    "PointOmni-v0": ("jaxpg", "move a point mass to every place: quality-diversity"),
+    "TrapOmni-v0": ("jaxpg", "the same with a U-shaped wall in the way"),
+    "PlanarArm-v0": ("jaxpg", "reach every place with an arm bent evenly, in one step: quality-diversity"),
+}
+
+# Modules and functions that make them; target reaching has variants of one class.
+_JAXPG_FACTORIES = {
+    "StatelessCartPole-v1": ("partial_observation", "stateless_cartpole"),
+    "PointOmni-v0": ("point_omni", "point_omni"),
+    "TrapOmni-v0": ("point_omni", "trap_omni"),
+    "PlanarArm-v0": ("planar_arm", "planar_arm"),
 }
 
 _own: dict[str, tuple[Entry, Callable[..., tuple[Any, Any]]]] = {}
@@ -100,7 +125,7 @@ def registered() -> list[Entry]:
     """Every environment that `make` knows by name: id, suite and a line of description."""
     return [
         *(Entry(id, f"gymnax {suite}", text) for id, (suite, text) in _GYMNAX.items()),
-        *(Entry(id, *row) for id, row in (_BRAX_IDS | _JAXPG).items()),
+        *(Entry(id, *row) for id, row in (_BRAX_IDS | _QUALITY_DIVERSITY | _JAXPG).items()),
         *(Entry(f"{suite}/{name}", suite, text) for suite, names in SUITES.items() for name, text in names.items()),
         *(entry for entry, _ in _own.values()),
     ]
@@ -129,8 +154,9 @@ def make(id: str, **kwargs: Any) -> tuple[Any, Any]:
         id: a name from `registered()`, or one registered with gymnax itself.
         kwargs: for the constructor of the environment. `brax/NAME` takes `backend` ("generalized", the
             default, "spring", "positional", "mjx") and `max_steps_in_episode` (default 1000) besides the
-            arguments of brax's class; `mjx/NAME` is `brax/NAME` with the backend "mjx". The other suites take
-            `max_steps_in_episode` besides what `make` in their adapter says.
+            arguments of brax's class; `mjx/NAME` is `brax/NAME` with the backend "mjx". The quality-diversity
+            tasks of brax take `backend` ("spring", the default, "mjx") and `max_steps_in_episode`. The other suites
+            take `max_steps_in_episode` besides what `make` in their adapter says.
 
     Returns:
         `(env, params)`; `params` is a pytree that `env.reset` and `env.step` take.
@@ -148,10 +174,13 @@ def make(id: str, **kwargs: Any) -> tuple[Any, Any]:
     suite, _, name = id.partition("/")
     if name in SUITES.get(suite, ()):
         return _make_from_suite(suite, name, **kwargs)
-    if id == "StatelessCartPole-v1":
-        factory = importlib.import_module("jaxpg_envs.partial_observation").stateless_cartpole
+    if id in _QUALITY_DIVERSITY:
+        return _make_quality_diversity(id, **kwargs)
+    if id in _JAXPG_FACTORIES:
+        module, function = _JAXPG_FACTORIES[id]
+        factory = getattr(importlib.import_module(f"jaxpg_envs.{module}"), function)
         _refuse_unknown(id, kwargs, factory)
-        return factory()
+        return factory(**kwargs)
     if id in ("TargetReaching-v0", "RandomTargetReaching-v0"):
         _refuse_unknown(id, kwargs, lambda: None)
         env = importlib.import_module("jaxpg_envs.target_reaching").TargetReaching(random=id.startswith("Random"))
@@ -198,6 +227,14 @@ def _make_brax(id: str, max_steps_in_episode: int = 1000, **kwargs: Any) -> tupl
         except (AssertionError, KeyError, TypeError, ValueError) as error:
             raise EnvironmentInputError(f"{id} refuses {_written(kwargs)}: {error}") from error
     env = adapter.BraxEnvironment(physics, id, max_steps_in_episode)
+    return env, env.default_params
+
+
+def _make_quality_diversity(id: str, **kwargs: Any) -> tuple[Any, Any]:
+    with _without_brax_chatter():
+        factory = functools.partial(importlib.import_module("jaxpg_envs.quality_diversity_brax").make, id.removeprefix("brax/"))
+        _refuse_unknown(id, kwargs, factory)
+        env = factory(**kwargs)
     return env, env.default_params
 
 

@@ -48,16 +48,22 @@ SAME_START = {  # by definition of the task
     "DiscountingChain-bsuite",
     "FourRooms-misc",
     "FrozenLake-misc",
+    "PlanarArm-v0",
+    "PointOmni-v0",
     "Pong-misc",
     "Seaquest-MinAtar",
     "SpaceInvaders-MinAtar",
     "TargetReaching-v0",
+    "TrapOmni-v0",
+    "brax/hopper_uni",
     "pgx/minatar-asterix",
     "pgx/minatar-seaquest",
 }
 SHOWS_LIMIT = {"DiscountingChain-bsuite"}  # its observation is a clock, in units of the time limit
 
-IDS = [entry.id for entry in jaxpg_envs.registered() if entry.suite not in (*SUITES, "own")]  # own: of other tests
+# Of the quality-diversity tasks on brax's robots one stands for all; "own" are those of other tests.
+APART = {*SUITES, "brax quality-diversity", "own"}
+IDS = [*(entry.id for entry in jaxpg_envs.registered() if entry.suite not in APART), "brax/hopper_uni"]
 BACKENDS = [("brax/inverted_pendulum", {"backend": backend}) for backend in ("spring", "positional")]
 EXTRAS = [  # any other id may stand here, but pgx/minatar-space_invaders: a blank state lets it search for ever
     "jumanji/Game2048-v1",

@@ -13,17 +13,19 @@ from checks import assert_close, quick_jit
 
 import jaxpg_envs
 from jaxpg_envs import EnvironmentInputError, UnknownEnvironmentError, registry
+from jaxpg_envs.quality_diversity_brax import TASKS
 from jaxpg_envs.suites import SUITES
 
-OURS = {"StatelessCartPole-v1", "TargetReaching-v0", "RandomTargetReaching-v0"}
+OURS = {"StatelessCartPole-v1", "TargetReaching-v0", "RandomTargetReaching-v0", "PointOmni-v0", "TrapOmni-v0", "PlanarArm-v0"}
 
 
 def test_the_table_is_complete():
     names = set(brax_envs._envs) - {"fast"}  # brax's own test environment
     physics = {f"{suite}/{name}" for suite in ("brax", "mjx") for name in names} - {"mjx/swimmer"}
+    tasks = {f"brax/{name}" for name in TASKS}
     others = {"own", *SUITES}  # other tests register their own; of the extras see test_suites.py
     ours = [entry for entry in jaxpg_envs.registered() if entry.suite not in others]
-    assert {entry.id for entry in ours} == set(gymnax.registered_envs) | physics | OURS
+    assert {entry.id for entry in ours} == set(gymnax.registered_envs) | physics | OURS | tasks
     assert all(entry.suite and entry.description for entry in jaxpg_envs.registered() if entry.suite != "own")
 
 

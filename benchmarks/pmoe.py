@@ -8,6 +8,12 @@ networks, budget and hyperparameters are the same.
 All sizes: weights against frequencies of winning, the estimators' signal-to-noise, one expert against SAC, some updates on
 target reaching. Small: success on target reaching by number of experts and by estimator, what the experts do alone, noise
 in what is observed; the PPO pair on hopper. Full: both pairs and the estimators on six Brax tasks.
+
+On target reaching nobody arrives at size small, but for one seed of `gating`: all the others learn to stay away from walls and
+discs and to loiter for the reward of moving, and what is compared is how well they do that. So does PPO with its defaults after
+2 million steps (a return of 27). Tried, with two to five seeds, and at most a few arrivals seen: 200,000 steps, a step size of
+1e-3 with and without 5,000 random steps at the start, target entropies of 0 and 0.8 nats, and walls that cost 10 at every step
+but do not end the episode.
 """
 
 import tempfile

@@ -225,6 +225,25 @@ def test_td3_moves_its_actor_every_second_step():
         assert_close(state.learner.target_critics, followed if moved else before.target_critics)
 
 
+def test_noise_lasts_as_long_as_it_is_told_to_and_starts_anew_with_an_episode():
+    env = Steady()
+    fields = {"num_envs": 2_000, "total_steps": 120_000, "learning_starts": 120_000, "exploration_noise": 0.3}
+    algorithm = small("td3", env, env.params() | {"time_limit": jnp.int32(30)}, noise_correlation=0.8, **fields)
+
+    def step(state, _):
+        state, _ = algorithm.update(state)
+        return state, state.rollout.carry[:, 0]
+
+    _, noise = quick_jit(lambda key: jax.lax.scan(step, algorithm.init(key), None, 40))(KEY)
+    noise = np.asarray(noise)
+    assert not noise[29].any()  # the episode ended with the thirtieth step
+    age = np.arange(29)
+    np.testing.assert_allclose(noise[:29].std(1), 0.3 * np.sqrt(1 - 0.8 ** (2 * age + 2)), rtol=0.08)
+    correlations = [np.corrcoef(noise[t], noise[t + 1])[0, 1] for t in range(15, 28)]
+    np.testing.assert_allclose(correlations, 0.8, atol=0.03)
+    assert noise[30].std() < 0.2
+
+
 def optax_follow(target, params, rate):
     return jax.tree.map(lambda old, new: (1 - rate) * old + rate * new, target, params)
 

@@ -56,7 +56,7 @@ class Options(nn.Module):
     paper="after Bacon et al. 2017, arXiv 1609.05140",
     field="online",
     actions="continuous",
-    status="new: a comparator for pmoe_sac, no results yet",
+    status="a comparator for pmoe_sac",
 )
 def soft_option_critic(config: OptionCriticConfig, env: Any, env_params: PyTree) -> Algorithm:
     """Options on the networks of PMOE-SAC. A remembered action is the action, then the number of the option that took it."""

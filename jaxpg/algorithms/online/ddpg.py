@@ -29,7 +29,7 @@ class DDPGConfig(DeterministicConfig):
     paper="Lillicrap et al. 2016, arXiv 1509.02971",
     field="online",
     actions="continuous",
-    status="new: no results yet",
+    status="complete",
 )
 def ddpg(config: DDPGConfig, env: Any, params: PyTree) -> Algorithm:
     """One critic, one actor."""

@@ -127,7 +127,7 @@ def make_parts(
     paper="Mnih et al. 2015, Nature 518",
     field="online",
     actions="discrete",
-    status="new: compared with rejax only",
+    status="complete",
 )
 def dqn(config: DQNConfig, env: Any, params: PyTree) -> Algorithm:
     """Q-learning of every action's value, with options of its descendants."""

@@ -71,7 +71,7 @@ class PQNState(NamedTuple):
     paper="Gallici et al. 2025, arXiv 2407.04811",
     field="online",
     actions="discrete",
-    status="new: compared with rejax only",
+    status="complete",
 )
 def pqn(config: PQNConfig, env: Any, env_params: PyTree) -> Algorithm:
     """Q(lambda) on the newest rollout of many environments.

@@ -42,7 +42,7 @@ class DiscreteSACConfig(OffPolicyConfig):
     paper="Christodoulou 2019, arXiv 1910.07207",
     field="online",
     actions="discrete",
-    status="new: no results yet",
+    status="complete",
 )
 def sac_discrete(config: DiscreteSACConfig, env: Any, env_params: PyTree) -> Algorithm:
     """A softmax policy and two critics of every action."""

@@ -148,7 +148,7 @@ def deterministic_policy_gradient(
     paper="Fujimoto et al. 2018, arXiv 1802.09477",
     field="online",
     actions="continuous",
-    status="new: throughput only",
+    status="complete",
 )
 def td3(config: TD3Config, env: Any, params: PyTree) -> Algorithm:
     """Two critics, blurred target actions, a delayed actor."""

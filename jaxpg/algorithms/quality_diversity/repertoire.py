@@ -92,8 +92,8 @@ def sample(key: jax.Array, repertoire: Repertoire, number: int) -> Int[Array, " 
     return jnp.searchsorted(ranks, jax.random.randint(key, (number,), 0, ranks[-1]) + 1)
 
 
-def genotypes_at(repertoire: Repertoire, cells: Int[Array, " number"]) -> PyTree[Array]:
-    """The genotypes of these cells, leaves (number, ...)."""
+def genotypes_at(repertoire: Repertoire, cells: Int[Array, "*number"]) -> PyTree[Array]:
+    """The genotypes of these cells, leaves (*number, ...)."""
     return jax.tree.map(lambda x: x[cells], repertoire.genotypes)
 
 

@@ -15,7 +15,7 @@ PINS = {
     "qdax": ["qdax==0.5.0"],
     "sb3": ["stable-baselines3==2.9.2", "sbx-rl==0.28.0"],
 }
-OURS = ("jax", "jaxlib", "flax", "optax", "distrax", "numpy", "chex")
+OURS = ("jax", "jaxlib", "flax", "optax", "distrax", "numpy", "chex", "brax", "mujoco", "mujoco-mjx")
 
 
 def interpreter(peer: str) -> str | None:

@@ -1,22 +1,30 @@
 """QDax's MAP-Elites, PGA-ME and DCRL-ME, put together as its examples do."""
 
 import functools
+import sys
+import types
 
 import jax
 import jax.numpy as jnp
-import qdax.tasks.brax as environments
-from qdax.core.containers.mapelites_repertoire import compute_cvt_centroids
-from qdax.core.emitters.dcrl_me_emitter import DCRLMEConfig, DCRLMEEmitter
-from qdax.core.emitters.mutation_operators import isoline_variation
-from qdax.core.emitters.pga_me_emitter import PGAMEConfig, PGAMEEmitter
-from qdax.core.emitters.standard_emitters import MixingEmitter
-from qdax.core.map_elites import MAPElites
-from qdax.core.neuroevolution.buffers.buffer import DCRLTransition, QDTransition
-from qdax.core.neuroevolution.networks.networks import MLP, MLPDC
-from qdax.tasks.arm import arm_scoring_function
-from qdax.tasks.brax.env_creators import scoring_function_brax_envs
-from qdax.tasks.brax.wrappers.reward_wrappers import ClipRewardWrapper, OffsetRewardWrapper
-from qdax.utils.metrics import default_qd_metrics
+
+# Its emitters import a type, for an annotation, of environments on brax.v1, which brax no longer has.
+for name in ("v1", "v1.envs", "v1.envs.base_env"):
+    sys.modules[f"qdax.tasks.brax.{name}"] = types.ModuleType(name)
+sys.modules["qdax.tasks.brax.v1.envs.base_env"].QDEnv = object
+
+import qdax.tasks.brax.v2 as environments  # noqa: E402
+from qdax.core.containers.mapelites_repertoire import compute_cvt_centroids  # noqa: E402
+from qdax.core.emitters.dcrl_me_emitter import DCRLMEConfig, DCRLMEEmitter  # noqa: E402
+from qdax.core.emitters.mutation_operators import isoline_variation  # noqa: E402
+from qdax.core.emitters.pga_me_emitter import PGAMEConfig, PGAMEEmitter  # noqa: E402
+from qdax.core.emitters.standard_emitters import MixingEmitter  # noqa: E402
+from qdax.core.map_elites import MAPElites  # noqa: E402
+from qdax.core.neuroevolution.buffers.buffer import DCRLTransition, QDTransition  # noqa: E402
+from qdax.core.neuroevolution.networks.networks import MLP, MLPDC  # noqa: E402
+from qdax.tasks.arm import arm_scoring_function  # noqa: E402
+from qdax.tasks.brax.v2.env_creators import scoring_function_brax_envs  # noqa: E402
+from qdax.tasks.brax.v2.wrappers.reward_wrappers import ClipRewardWrapper, OffsetRewardWrapper  # noqa: E402
+from qdax.utils.metrics import default_qd_metrics  # noqa: E402
 
 VARIATION = functools.partial(isoline_variation, iso_sigma=0.005, line_sigma=0.05)
 
@@ -49,9 +57,8 @@ def make_train(row):
         scoring_function=scoring, emitter=emitter, metrics_function=functools.partial(default_qd_metrics, qd_offset=0.0)
     )
     centroids = compute_cvt_centroids(
-        num_descriptors=dimension, num_init_cvt_samples=10_000, num_centroids=row["num_cells"], minval=0.0, maxval=1.0,
-        key=jax.random.key(0),
-    )  # fmt: skip
+        dimension, num_init_cvt_samples=10_000, num_centroids=row["num_cells"], minval=0.0, maxval=1.0, key=jax.random.key(0)
+    )
 
     def train(key):
         first_key, init_key, key = jax.random.split(key, 3)

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree
 from scipy.cluster.vq import kmeans2
 
-SAMPLES_PER_CELL, MOST_SAMPLES = 50, 50_000
+SAMPLES_PER_CELL, MOST_SAMPLES, ITERATIONS = 50, 50_000, 10  # of k-means
 
 
 class Repertoire(NamedTuple):
@@ -44,7 +44,14 @@ def unit_centroids(num_cells: int, dimension: int) -> Float[np.ndarray, "cell de
     """
     rng = np.random.default_rng(0)
     samples = rng.uniform(-1.0, 1.0, (max(min(SAMPLES_PER_CELL * num_cells, MOST_SAMPLES), num_cells), dimension))
-    centroids, _ = kmeans2(samples, num_cells, iter=30, minit="++", missing="raise", rng=rng)
+    # k-means++ by hand: scipy's own measures every distance anew for each centroid, a minute for 1024.
+    chosen = [samples[0]]
+    distance = np.square(samples - chosen[0]).sum(1)
+    for _ in range(num_cells - 1):
+        total = np.cumsum(distance)
+        chosen.append(samples[np.searchsorted(total, rng.random() * total[-1])])
+        distance = np.minimum(distance, np.square(samples - chosen[-1]).sum(1))
+    centroids, _ = kmeans2(samples, np.stack(chosen), iter=ITERATIONS, minit="matrix", missing="raise")
     return centroids.astype(np.float32)
 
 
@@ -56,8 +63,14 @@ def init_repertoire(genotypes: PyTree[Array, "Genotypes"], centroids: Float[Arra
 def nearest(
     centroids: Float[Array, "cell descriptor"], descriptors: Float[Array, "offspring descriptor"]
 ) -> Int[Array, " offspring"]:
-    """The cell of each descriptor: that of the nearest centroid."""
-    return jnp.argmin(jnp.square(descriptors[:, None] - centroids).sum(-1), axis=1)
+    """The cell of each descriptor: that of the nearest centroid, of equally near ones the first."""
+
+    def cell(descriptor: Float[Array, " descriptor"]) -> Int[Array, ""]:
+        distances = sum(jnp.square(x - c) for x, c in zip(descriptor, centroids.T, strict=True))
+        # An argmin that XLA vectorises on CPUs, on pieces that stay in the cache: 18 times as fast as `jnp.argmin` of all.
+        return jnp.where(distances == distances.min(), jnp.arange(len(centroids)), len(centroids)).min()
+
+    return jax.lax.map(cell, descriptors, batch_size=128)
 
 
 def add(

@@ -121,7 +121,7 @@ def picture(protocols: list[Protocol], outcomes: list[dict[str, Outcome]]) -> Pi
     rows = -(-len(outcomes[0]) // COLUMNS)
     heights = [3.1, 2.8 * rows]
     figure = Picture(figsize=(11.6, 0.9 + sum(heights) * len(outcomes)), layout="constrained")
-    parts = figure.subfigures(2 * len(outcomes), 1, height_ratios=heights * len(outcomes))
+    parts: Any = figure.subfigures(2 * len(outcomes), 1, height_ratios=heights * len(outcomes))
     lines = {}
     for protocol, methods, above, below in zip(protocols, outcomes, parts[::2], parts[1::2], strict=True):
         env, params = jaxpg_envs.make(protocol.env, **protocol.env_options)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 # Its emitters import a type, for an annotation, of environments on brax.v1, which brax no longer has.
 for name in ("v1", "v1.envs", "v1.envs.base_env"):
     sys.modules[f"qdax.tasks.brax.{name}"] = types.ModuleType(name)
-sys.modules["qdax.tasks.brax.v1.envs.base_env"].QDEnv = object
+vars(sys.modules["qdax.tasks.brax.v1.envs.base_env"])["QDEnv"] = object
 
 import qdax.tasks.brax.v2 as environments  # noqa: E402
 from qdax.core.containers.mapelites_repertoire import compute_cvt_centroids  # noqa: E402

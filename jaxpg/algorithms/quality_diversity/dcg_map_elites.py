@@ -67,9 +67,8 @@ def dcg_map_elites(config: DCGMapElitesConfig, env: Any, params: PyTree) -> Algo
     """Variation, and gradients that keep the descriptor."""
     task = as_task("dcg_map_elites", env, params)
     network = controller_network(task, config.hidden_sizes)
-    actor = controller_network(task, config.actor_hidden_sizes)
-    if config.ablation == "unconditioned_actor":
-        actor = Untold(actor, task.observation_size)
+    told = controller_network(task, config.actor_hidden_sizes)
+    actor = Untold(told, task.observation_size) if config.ablation == "unconditioned_actor" else told
     number = config.num_offspring
     varied = number // 2
     improved = number - varied

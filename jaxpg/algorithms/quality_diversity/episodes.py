@@ -145,14 +145,14 @@ def run_episodes(
         return (env_state, task.encode(observation), alive & ~(terminated | truncated), fitness, descriptor, length), steps
 
     zeros = jnp.zeros(number)
-    start = (env_state, task.encode(observation), jnp.ones(number, bool), zeros, jnp.zeros((number, len(task.low))))
-    start = (*start, jnp.zeros(number, jnp.int32))
+    nowhere, no_steps = jnp.zeros((number, len(task.low))), jnp.zeros(number, jnp.int32)
+    start = (env_state, task.encode(observation), jnp.ones(number, bool), zeros, nowhere, no_steps)
     keys = jax.random.split(step_key, (task.num_steps, number))
     (*_, fitness, descriptor, length), steps = jax.lax.scan(step, start, (keys, jnp.arange(task.num_steps)))
     return Episodes(fitness, descriptor, length, steps)
 
 
-def run_genotypes(key: jax.Array, task: Task, controller: Controller, genotypes: PyTree[Array, "Genotypes"]) -> Episodes:
+def run_genotypes(key: jax.Array, task: Task, controller: Controller, genotypes: PyTree[Array]) -> Episodes:
     """One episode of each genotype, leaves (episode, ...)."""
     act = lambda features, time: jax.vmap(controller.act, (0, 0, None))(genotypes, features, time)
     return run_episodes(key, task, act, len(jax.tree.leaves(genotypes)[0]))

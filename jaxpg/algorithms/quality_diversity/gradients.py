@@ -170,7 +170,7 @@ def gradients(
 
     def improve(
         key: jax.Array, learning: Learning, parents: PyTree, targets: Float[Array, "offspring descriptor"]
-    ) -> PyTree[Array, "Genotypes"]:
+    ) -> PyTree[Array]:
         index = random_rows(key, learning.memory, config.policy_gradient_steps, config.batch_size)
         observations = learning.memory.rows[index][..., : task.observation_size]
         critic = first(learning.learner.critics)

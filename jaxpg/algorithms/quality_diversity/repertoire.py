@@ -24,7 +24,7 @@ class Repertoire(NamedTuple):
       descriptors: what the genotypes achieved.
     """
 
-    genotypes: PyTree[Array, "Genotypes"]
+    genotypes: PyTree[Array]
     fitnesses: Float[Array, " cell"]
     descriptors: Float[Array, "cell descriptor"]
     centroids: Float[Array, "cell descriptor"]
@@ -55,7 +55,7 @@ def unit_centroids(num_cells: int, dimension: int) -> Float[np.ndarray, "cell de
     return centroids.astype(np.float32)
 
 
-def init_repertoire(genotypes: PyTree[Array, "Genotypes"], centroids: Float[Array, "cell descriptor"]) -> Repertoire:
+def init_repertoire(genotypes: PyTree[Array], centroids: Float[Array, "cell descriptor"]) -> Repertoire:
     """An empty repertoire; `genotypes`, leaves (cell, ...), only give shapes."""
     return Repertoire(genotypes, jnp.full(len(centroids), -jnp.inf), jnp.zeros_like(centroids), centroids)
 
@@ -75,7 +75,7 @@ def nearest(
 
 def add(
     repertoire: Repertoire,
-    genotypes: PyTree[Array, "Genotypes"],
+    genotypes: PyTree[Array],
     fitnesses: Float[Array, " offspring"],
     descriptors: Float[Array, "offspring descriptor"],
 ) -> tuple[Repertoire, Bool[Array, " offspring"]]:
@@ -95,8 +95,13 @@ def add(
     added = candidate & (place == first)
     target = jnp.where(added, cells, num_cells)
     put = lambda old, new: old.at[target].set(new, mode="drop")
-    old = (repertoire.genotypes, repertoire.fitnesses, repertoire.descriptors)
-    return Repertoire(*jax.tree.map(put, old, (genotypes, fitnesses, descriptors)), repertoire.centroids), added
+    new = Repertoire(
+        jax.tree.map(put, repertoire.genotypes, genotypes),
+        put(repertoire.fitnesses, fitnesses),
+        put(repertoire.descriptors, descriptors),
+        repertoire.centroids,
+    )
+    return new, added
 
 
 def sample(key: jax.Array, repertoire: Repertoire, number: int) -> Int[Array, " {number}"]:

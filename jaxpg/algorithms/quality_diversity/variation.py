@@ -12,11 +12,11 @@ from jaxpg.gradient_descent import descend
 
 def isoline(
     key: jax.Array,
-    parents: PyTree[Array, "Genotypes"],
-    others: PyTree[Array, "Genotypes"],
+    parents: PyTree[Array],
+    others: PyTree[Array],
     iso_sigma: Any,
     line_sigma: Any,
-) -> PyTree[Array, "Genotypes"]:
+) -> PyTree[Array]:
     """x1 + iso_sigma N(0, I) + line_sigma n (x2 - x1), n ~ N(0, 1) being one number per offspring.
 
     Source: Vassiliades and Mouret 2018, "Discovering the elite hypervolume by leveraging interspecies correlation" (arXiv
@@ -38,10 +38,10 @@ def isoline(
 
 def policy_gradient(
     value: Callable[[PyTree, Float[Array, "batch feature"]], Float[Array, "offspring batch"]],
-    parents: PyTree[Array, "Genotypes"],
+    parents: PyTree[Array],
     observations: Float[Array, "step batch feature"],
     learning_rate: Any,
-) -> PyTree[Array, "Genotypes"]:
+) -> PyTree[Array]:
     """Each parent after one step of Adam per minibatch up the mean of its action values.
 
     All parents see the same minibatches, as in QDax.

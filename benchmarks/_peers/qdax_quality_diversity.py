@@ -74,7 +74,7 @@ def make_task(row):
     """The environment, the controllers' network and its layers."""
     env = environments.create(row["env"], episode_length=row["episode_length"], backend="spring")
     if row["algorithm"] == "dcrl_map_elites":
-        env = ClipRewardWrapper(OffsetRewardWrapper(env, offset=environments.reward_offset[row["env"]]), clip_min=0.0)
+        env = ClipRewardWrapper(OffsetRewardWrapper(env, offset=environments.reward_offset[row["env"]]))
     sizes = (*row["hidden_sizes"], env.action_size)
     policy = MLP(layer_sizes=sizes, kernel_init=jax.nn.initializers.lecun_uniform(), final_activation=jnp.tanh)
     return env, policy, sizes

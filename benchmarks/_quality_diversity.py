@@ -118,7 +118,7 @@ def ratio(text: str, above: Float[np.ndarray, " seed"], below: Float[np.ndarray,
 
 def picture(protocols: list[Protocol], outcomes: list[dict[str, Outcome]]) -> Picture:
     """Of each task: QD-score and coverage of every method over evaluations, and the first seed's final repertoires."""
-    rows = -(-len(outcomes[0]) // COLUMNS)
+    rows = -(-max(map(len, outcomes)) // COLUMNS)
     heights = [3.1, 2.8 * rows]
     figure = Picture(figsize=(11.6, 0.9 + sum(heights) * len(outcomes)), layout="constrained")
     parts: Any = figure.subfigures(2 * len(outcomes), 1, height_ratios=heights * len(outcomes))

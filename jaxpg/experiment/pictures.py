@@ -48,8 +48,10 @@ def draw_repertoire(state: PyTree, env: Any, env_params: PyTree, folder: Path) -
     repertoire = getattr(state, "repertoire", None)
     if not isinstance(repertoire, Repertoire) or repertoire.centroids.shape[1] != 2:
         return []
-    plot_repertoires({"repertoire": repertoire}, *env.descriptor_bounds(env_params), folder / "repertoire.png")
-    return [folder / "repertoire.png"]
+    low, high = env.descriptor_bounds(env_params)
+    file = folder / "repertoire.png"
+    plot_repertoires({"repertoire": repertoire}, low, high, file)
+    return [file]
 
 
 def draw_experts(

@@ -4,6 +4,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 import matplotlib
 import numpy as np
 from jaxtyping import Float
@@ -19,8 +20,8 @@ COLUMNS = 4  # of panels
 
 def plot_repertoires(
     repertoires: Mapping[str, Any],
-    low: Float[np.ndarray, " descriptor"],
-    high: Float[np.ndarray, " descriptor"],
+    low: Float[np.ndarray | jax.Array, " descriptor"],
+    high: Float[np.ndarray | jax.Array, " descriptor"],
     path: str | os.PathLike | None = None,
 ) -> Picture:
     """Draws repertoires side by side, a cell's colour being its fitness and an empty cell pale.
@@ -46,8 +47,8 @@ def plot_repertoires(
 def draw_repertoires(
     figure: FigureBase,
     repertoires: Mapping[str, Any],
-    low: Float[np.ndarray, " descriptor"],
-    high: Float[np.ndarray, " descriptor"],
+    low: Float[np.ndarray | jax.Array, " descriptor"],
+    high: Float[np.ndarray | jax.Array, " descriptor"],
 ) -> None:
     """The same within a figure, or a part of one."""
     low, high = np.asarray(low), np.asarray(high)

@@ -12,9 +12,10 @@ FOLDER = Path(__file__).parents[2] / ".cache" / "peers"
 PINS = {
     "rejax": ["rejax==0.1.3", "gymnax==0.0.9"],
     "flashbax": ["flashbax==0.1.3"],
+    "qdax": ["qdax==0.5.0"],
     "sb3": ["stable-baselines3==2.9.2", "sbx-rl==0.28.0"],
 }
-OURS = ("jax", "jaxlib", "flax", "optax", "distrax", "numpy", "chex")
+OURS = ("jax", "jaxlib", "flax", "optax", "distrax", "numpy", "chex", "brax", "mujoco", "mujoco-mjx")
 
 
 def interpreter(peer: str) -> str | None:

@@ -48,7 +48,8 @@ class PointOmni(environment.Environment[PointOmniState, PointOmniParams]):
     """A point mass starts at rest in the origin of the plane; where it ends is its descriptor.
 
     The action is an acceleration within ±1, clipped. A step earns 1 - |a|²/2, which is never negative. Walls reflect
-    without loss. Observed are the position in half widths of the square and the velocity in units of 10.
+    without loss. Observed are the position in half widths of the square, the velocity in units of 10, and the share of the
+    episode that is left: without it a network without biases would see nothing at the start, and stay there for ever.
     """
 
     step = jax.jit(step_and_reset, static_argnums=0)
@@ -74,21 +75,21 @@ class PointOmni(environment.Environment[PointOmniState, PointOmniParams]):
         return spaces.Box(-1.0, 1.0, (2,), jnp.float32)
 
     def observation_space(self, params: PointOmniParams) -> spaces.Box:
-        return spaces.Box(-jnp.inf, jnp.inf, (4,), jnp.float32)
+        return spaces.Box(-jnp.inf, jnp.inf, (5,), jnp.float32)
 
     def descriptor_bounds(self, params: PointOmniParams) -> tuple[Float[Array, " 2"], Float[Array, " 2"]]:
         """The least and the largest descriptor: the corners of the square."""
         corner = jnp.full(2, params.half_width, jnp.float32)
         return -corner, corner
 
-    def reset_env(self, key: PRNGKeyArray, params: PointOmniParams) -> tuple[Float[Array, " 4"], PointOmniState]:
+    def reset_env(self, key: PRNGKeyArray, params: PointOmniParams) -> tuple[Float[Array, " 5"], PointOmniState]:
         """The same for every key."""
         state = PointOmniState(time=jnp.int32(0), position=jnp.zeros(2), velocity=jnp.zeros(2))
         return self._observe(state, params), state
 
     def step_env(
         self, key: PRNGKeyArray, state: PointOmniState, action: Float[Array, " 2"], params: PointOmniParams
-    ) -> tuple[Float[Array, " 4"], PointOmniState, Float[Array, ""], Bool[Array, ""], dict]:
+    ) -> tuple[Float[Array, " 5"], PointOmniState, Float[Array, ""], Bool[Array, ""], dict]:
         """Semi-implicit motion for a tenth of a second; `info["descriptor"]` is the position, clipped to the square."""
         del key
         acceleration = jnp.clip(action, -1.0, 1.0)
@@ -108,8 +109,9 @@ class PointOmni(environment.Environment[PointOmniState, PointOmniParams]):
         """Whether the time limit is reached."""
         return state.time >= params.max_steps_in_episode
 
-    def _observe(self, state: PointOmniState, params: PointOmniParams) -> Float[Array, " 4"]:
-        return jnp.concatenate([state.position / params.half_width, state.velocity / TOP_SPEED])
+    def _observe(self, state: PointOmniState, params: PointOmniParams) -> Float[Array, " 5"]:
+        left = 1.0 - state.time / params.max_steps_in_episode
+        return jnp.concatenate([state.position / params.half_width, state.velocity / TOP_SPEED, left[None]])
 
 
 def reflected_motion(

@@ -3,6 +3,7 @@
 from jaxpg.experiment.devices import cache_compiled_programs, use_cpu_devices
 from jaxpg.experiment.errors import RunError
 from jaxpg.experiment.plots import plot_learning_curves
+from jaxpg.experiment.repertoire_picture import plot_repertoires
 from jaxpg.experiment.run import Run, evaluate_run, load, run
 from jaxpg.experiment.sweep import sweep
 from jaxpg.experiment.sweep_picture import plot_sweep
@@ -14,6 +15,7 @@ __all__ = [
     "evaluate_run",
     "load",
     "plot_learning_curves",
+    "plot_repertoires",
     "plot_sweep",
     "run",
     "sweep",

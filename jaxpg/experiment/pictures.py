@@ -10,8 +10,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from jaxpg.algorithm import InputError, Policy
+from jaxpg.algorithms.quality_diversity.repertoire import Repertoire
 from jaxpg.experiment.behaviour import Episode, plot_brax_strobe, plot_experts, record_episode, save_brax_html
 from jaxpg.experiment.plots import Picture
+from jaxpg.experiment.repertoire_picture import plot_repertoires
 from jaxpg.networks import GaussianMixture
 
 
@@ -36,6 +38,20 @@ def draw_behaviour(before: Policy, after: Policy, env: Any, env_params: PyTree, 
         files.append(folder / "experts.png")
         draw_experts(after, trained, files[-1])
     return files
+
+
+def draw_repertoire(state: PyTree, env: Any, env_params: PyTree, folder: Path) -> list[Path]:
+    """Draws the repertoire of a quality-diversity algorithm's state into `repertoire.png`, and returns the file.
+
+    Nothing for other algorithms, and for descriptors of other than two dimensions.
+    """
+    repertoire = getattr(state, "repertoire", None)
+    if not isinstance(repertoire, Repertoire) or repertoire.centroids.shape[1] != 2:
+        return []
+    low, high = env.descriptor_bounds(env_params)
+    file = folder / "repertoire.png"
+    plot_repertoires({"repertoire": repertoire}, low, high, file)
+    return [file]
 
 
 def draw_experts(

@@ -28,7 +28,7 @@ from jaxpg.experiment import logs, plots
 from jaxpg.experiment.checkpoints import Checkpoints, digest, to_host, write_atomically
 from jaxpg.experiment.devices import COMPILER_OPTIONS, seed_mesh
 from jaxpg.experiment.errors import RunError
-from jaxpg.experiment.pictures import draw_behaviour
+from jaxpg.experiment.pictures import draw_behaviour, draw_repertoire
 from jaxpg.experiment.progress import RunProgress, say
 from jaxpg.experiment.statistics import bootstrap_interval, interquartile_mean
 from jaxpg.training import advance
@@ -199,6 +199,7 @@ def _run(
         try:
             plots.plot_learning_curves([folder], folder / "curve.png")
             draw_behaviour(before, after, environment, env_params, jax.random.key(seed), folder)
+            draw_repertoire(final.state(), environment, env_params, folder)
         except InputError as error:  # not the user's mistake here: the place to write to is ours
             raise RunError(
                 f"training is complete and saved, but {error}. Free some space, then continue with --resume"

@@ -16,16 +16,17 @@ def symmetric_uniform(bound: float) -> Callable[..., Array]:
 
 
 class Trunk(nn.Module):
-    """Hidden layers with flax's own initialisation, each normalised before its activation if `layer_norm`."""
+    """Hidden layers, by default with flax's own initialisation, each normalised before its activation if `layer_norm`."""
 
     hidden_sizes: tuple[int, ...]
     activation: str = "relu"
     layer_norm: bool = False
+    kernel_init: Callable[..., Array] = nn.initializers.lecun_normal()
 
     @nn.compact
     def __call__(self, x: Float[Array, "*batch feature"]) -> Float[Array, "*batch hidden"]:
         for size in self.hidden_sizes:
-            x = nn.Dense(size)(x)
+            x = nn.Dense(size, kernel_init=self.kernel_init)(x)
             x = ACTIVATIONS[self.activation](nn.LayerNorm()(x) if self.layer_norm else x)
         return x
 

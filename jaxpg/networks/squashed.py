@@ -1,5 +1,7 @@
 """Policies over actions within [-1, 1]: hyperbolic tangents of Gaussians, one or several, and a deterministic actor."""
 
+from collections.abc import Callable
+
 import distrax
 import flax.linen as nn
 import jax
@@ -31,10 +33,12 @@ class TanhActor(nn.Module):
     action_size: int
     hidden_sizes: tuple[int, ...]
     activation: str = "relu"
+    kernel_init: Callable[..., Array] = nn.initializers.lecun_normal()
 
     @nn.compact
     def __call__(self, x: Float[Array, "*batch feature"]) -> Float[Array, "*batch action"]:
-        return jnp.tanh(nn.Dense(self.action_size)(Trunk(self.hidden_sizes, self.activation)(x)))
+        hidden = Trunk(self.hidden_sizes, self.activation, kernel_init=self.kernel_init)(x)
+        return jnp.tanh(nn.Dense(self.action_size, kernel_init=self.kernel_init)(hidden))
 
 
 class Experts(nn.Module):

@@ -30,7 +30,7 @@ def test_motion_and_reward_by_hand():
     np.testing.assert_allclose(state.position, [1.06, -1.905], rtol=1e-6)
     np.testing.assert_allclose(reward, 1 - 0.5 * (1 + 0.25), rtol=1e-6)
     np.testing.assert_allclose(info["descriptor"], [1.06, -1.905], rtol=1e-6)
-    np.testing.assert_allclose(observation, [1.06 / 40, -1.905 / 40, 0.06, 0.095], rtol=1e-5)
+    np.testing.assert_allclose(observation, [1.06 / 40, -1.905 / 40, 0.06, 0.095, 0.99], rtol=1e-5)
     assert not terminated
 
 

@@ -9,10 +9,12 @@ scaled to [-1, 1], and so is the noise, which may be correlated in time (`noise_
 lasts.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 from flax import struct
 from jaxtyping import Array, Float, Int, PyTree
 
@@ -55,6 +57,82 @@ class Learner(NamedTuple):
     gradient_steps: Int[Array, ""]
 
 
+def deterministic_actor_critic(
+    actor: Any,
+    critics: Critics,
+    optimizer: optax.GradientTransformation,
+    policy_delay: int,
+    target_ema_rate: Scalar,
+    target_noise: Scalar,
+    target_noise_clip: Scalar,
+) -> tuple[Callable[..., Learner], Callable[..., tuple[Learner, Float[Array, " batch"], Metrics]]]:
+    """Initialises and improves a deterministic actor and its critics: equations and symbols of TD3's algorithm 1.
+
+    Args:
+      actor: a network from features to actions within [-1, 1], with `init` and `apply`.
+      optimizer: of the actor and of the critics, each with a state of its own.
+
+    Returns:
+      `init(key, features (feature,), action (action,)) -> Learner`, shaped after examples, and
+      `learn(key, learner, sample) -> (learner, errors (batch,), metrics)`, one gradient step.
+    """
+    num_critics = critics.num_critics
+    first_critic = critics.clone(num_critics=1)
+
+    def init(key: jax.Array, features: Float[Array, " feature"], action: Float[Array, " action"]) -> Learner:
+        actor_key, critic_key = jax.random.split(key)
+        actor_params = actor.init(actor_key, features)
+        critic_params = critics.init(critic_key, features, action)
+        states = optimizer.init(actor_params), optimizer.init(critic_params)
+        return Learner(actor_params, critic_params, actor_params, critic_params, *states, jnp.int32(0))
+
+    def learn(key: jax.Array, learner: Learner, batch: Sample) -> tuple[Learner, Float[Array, " batch"], Metrics]:
+        blur = target_noise * jax.random.normal(key, batch.action.shape)
+        blur = jnp.clip(blur, -target_noise_clip, target_noise_clip)
+        next_action = jnp.clip(actor.apply(learner.target_actor, batch.next_observation) + blur, -1.0, 1.0)
+        next_values = critics.apply(learner.target_critics, batch.next_observation, next_action).min(0)
+        targets = batch.reward + batch.bootstrap * next_values
+
+        def critic_loss(params: PyTree) -> tuple[Float[Array, ""], Float[Array, "critic batch"]]:
+            values = critics.apply(params, batch.observation, batch.action)
+            repeated = jnp.broadcast_to(targets, values.shape)
+            return num_critics * losses.weighted_squared_error(values, repeated, batch.weight), values
+
+        gradient, values = jax.grad(critic_loss, has_aux=True)(learner.critics)
+        new_critics, critic_optimizer = descend(optimizer, gradient, learner.critics, learner.critic_optimizer)
+        gradient_steps = learner.gradient_steps + 1
+        learner = learner._replace(critics=new_critics, critic_optimizer=critic_optimizer, gradient_steps=gradient_steps)
+
+        def actor_loss(params: PyTree) -> Float[Array, ""]:
+            action = actor.apply(params, batch.observation)
+            return -first_critic.apply(first(new_critics), batch.observation, action).mean()
+
+        def improve_actor() -> tuple[Learner, Float[Array, ""]]:
+            policy_loss, actor_gradient = jax.value_and_grad(actor_loss)(learner.actor)
+            new_actor, actor_optimizer = descend(optimizer, actor_gradient, learner.actor, learner.actor_optimizer)
+            targets = move_towards((learner.target_actor, learner.target_critics), (new_actor, new_critics), target_ema_rate)
+            new = learner._replace(actor=new_actor, actor_optimizer=actor_optimizer)
+            return new._replace(target_actor=targets[0], target_critics=targets[1]), policy_loss
+
+        due = any_in_batch(gradient_steps % policy_delay == 0)
+        learner, policy_loss = jax.lax.cond(due, improve_actor, lambda: (learner, jnp.float32(0)))
+        metrics = {
+            "q_loss": jnp.square(values - targets).mean(),
+            "q_value": values.mean(),
+            "policy_loss": policy_delay * policy_loss,  # every so many steps: the mean over steps is the loss's
+            "gradient_norm": global_norm(gradient),
+            "parameter_norm": global_norm(new_critics),
+        }
+        return learner, values[0] - targets, metrics
+
+    return init, learn
+
+
+def first(critics: PyTree) -> PyTree:
+    """The parameters of the first of several critics, as of one."""
+    return jax.tree.map(lambda x: x[:1], critics)
+
+
 def deterministic_policy_gradient(
     config: DeterministicConfig, env: Any, env_params: PyTree, name: str, num_critics: int, target_noise: Any, noise_clip: Any
 ) -> Algorithm:
@@ -62,15 +140,9 @@ def deterministic_policy_gradient(
     actions = bounded_actions(name, env, env_params)
     actor = TanhActor(actions.size, config.hidden_sizes, config.activation)
     critics = Critics(num_critics, config.hidden_sizes, config.activation, config.layer_norm)
-    optimizer = adam(config)
-
-    def init(key: jax.Array) -> Learner:
-        actor_key, critic_key = jax.random.split(key)
-        features = jnp.zeros(observation_size(env, env_params))
-        actor_params = actor.init(actor_key, features)
-        critic_params = critics.init(critic_key, features, jnp.zeros(actions.size))
-        states = optimizer.init(actor_params), optimizer.init(critic_params)
-        return Learner(actor_params, critic_params, actor_params, critic_params, *states, jnp.int32(0))
+    init, improve = deterministic_actor_critic(
+        actor, critics, adam(config), config.policy_delay, config.target_ema_rate, target_noise, noise_clip
+    )
 
     def noisy(
         key: jax.Array, action: Float[Array, "*batch action"], noise: Float[Array, "*batch action"]
@@ -94,43 +166,7 @@ def deterministic_policy_gradient(
         key: jax.Array, learner: Learner, batch: Sample, progress: Float[Array, ""]
     ) -> tuple[Learner, Float[Array, " batch"], Metrics]:
         del progress
-        blur = target_noise * jax.random.normal(key, batch.action.shape)
-        next_action = actor.apply(learner.target_actor, batch.next_observation) + jnp.clip(blur, -noise_clip, noise_clip)
-        next_values = critics.apply(learner.target_critics, batch.next_observation, jnp.clip(next_action, -1.0, 1.0)).min(0)
-        targets = batch.reward + batch.bootstrap * next_values
-
-        def critic_loss(params: PyTree) -> tuple[Float[Array, ""], Float[Array, "critic batch"]]:
-            values = critics.apply(params, batch.observation, batch.action)
-            repeated = jnp.broadcast_to(targets, values.shape)
-            return num_critics * losses.weighted_squared_error(values, repeated, batch.weight), values
-
-        gradient, values = jax.grad(critic_loss, has_aux=True)(learner.critics)
-        new_critics, critic_optimizer = descend(optimizer, gradient, learner.critics, learner.critic_optimizer)
-        gradient_steps = learner.gradient_steps + 1
-        learner = learner._replace(critics=new_critics, critic_optimizer=critic_optimizer, gradient_steps=gradient_steps)
-
-        def actor_loss(params: PyTree) -> Float[Array, ""]:
-            return -critics.apply(new_critics, batch.observation, actor.apply(params, batch.observation))[0].mean()
-
-        def improve_actor() -> tuple[Learner, Float[Array, ""]]:
-            policy_loss, actor_gradient = jax.value_and_grad(actor_loss)(learner.actor)
-            new_actor, actor_optimizer = descend(optimizer, actor_gradient, learner.actor, learner.actor_optimizer)
-            targets = move_towards(
-                (learner.target_actor, learner.target_critics), (new_actor, new_critics), config.target_ema_rate
-            )
-            new = learner._replace(actor=new_actor, actor_optimizer=actor_optimizer)
-            return new._replace(target_actor=targets[0], target_critics=targets[1]), policy_loss
-
-        due = any_in_batch(gradient_steps % config.policy_delay == 0)
-        learner, policy_loss = jax.lax.cond(due, improve_actor, lambda: (learner, jnp.float32(0)))
-        metrics = {
-            "q_loss": jnp.square(values - targets).mean(),
-            "q_value": values.mean(),
-            "policy_loss": config.policy_delay * policy_loss,  # every so many steps: the mean over steps is the loss's
-            "gradient_norm": global_norm(gradient),
-            "parameter_norm": global_norm(new_critics),
-        }
-        return learner, values[0] - targets, metrics
+        return improve(key, learner, batch)
 
     def act(
         params: PyTree, key: jax.Array, features: Float[Array, " feature"], carry: Float[Array, " action"], deterministic: bool
@@ -138,7 +174,8 @@ def deterministic_policy_gradient(
         action = actor.apply(params, features)
         return (action, carry) if deterministic else noisy(key, action, carry)
 
-    parts = Parts(init, explore, learn, act, lambda learner: learner.actor, initial_carry=jnp.zeros(actions.size))
+    start = lambda key: init(key, jnp.zeros(observation_size(env, env_params)), jnp.zeros(actions.size))
+    parts = Parts(start, explore, learn, act, lambda learner: learner.actor, initial_carry=jnp.zeros(actions.size))
     return as_algorithm(config, parts, env, env_params, actions)
 
 

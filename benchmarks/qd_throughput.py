@@ -1,0 +1,42 @@
+"""Evaluations per second of MAP-Elites, PGA-MAP-Elites and DCRL-MAP-Elites against QDax: same sizes, alternating processes.
+
+How it is measured: `_peers/throughput.py`; here a "step" is the evaluation of one offspring, an episode and its share of what
+is learned. QDax runs in the environment that `python -m benchmarks._peers.build` makes; without it its rows are missing, and
+the results say so. Initial populations count for both: ours is the first generation, QDax's comes before it, so that it
+evaluates one batch more, which is not in its count.
+"""
+
+from typing import Any
+
+from benchmarks._peers.throughput import Row, claims, compare, picture
+from jaxpg.experiment.plots import Picture
+
+SEEDS = {"smoke": 1, "small": 1, "full": 1}  # the seeds of a row are part of what is measured
+ROUNDS = {"smoke": 1, "small": 2, "full": 5}
+REPEATS = {"smoke": 1, "small": 5, "full": 5}
+
+ARM = {"algorithm": "map_elites", "env": "arm", "num_joints": 100, "num_cells": 1024, "num_steps": 1}
+HOPPER = {"env": "hopper_uni", "episode_length": 100, "num_cells": 1024, "num_steps": 1, "hidden_sizes": (64, 64)}
+HOPPER |= {"critic_steps": 300, "policy_gradient_steps": 100, "batch_size": 256, "buffer_size": 100_000}
+
+PEERS, MODULE = ("qdax",), "quality_diversity"
+ROWS = [
+    Row("MAP-Elites, arm of 100 joints, 128 offspring", 1, 128, 1_000, 1, 1.2, ARM, PEERS, MODULE),
+    Row("MAP-Elites, arm of 100 joints, 4096 offspring", 1, 4096, 50, 1, 1.2, ARM, PEERS, MODULE),
+    Row("PGA, hopper_uni, 64 offspring", 1, 64, 5, 1, 1.2, HOPPER | {"algorithm": "pga_map_elites"}, PEERS, MODULE),
+    Row("DCRL, hopper_uni, 64 offspring", 1, 64, 5, 1, 1.2, HOPPER | {"algorithm": "dcrl_map_elites"}, PEERS, MODULE),
+]
+SIZES = {"smoke": [ROWS[0]._replace(num_updates=200)], "small": ROWS, "full": ROWS}
+
+
+def run(size: str, num_seeds: int) -> tuple[dict[str, Any], list[dict[str, Any]], Picture]:
+    """Every row by everyone who runs here."""
+    del num_seeds
+    results: dict[str, Any] = {"missing peers": [], "rows": {}}
+    found: list[dict[str, Any]] = []
+    for row in SIZES[size]:
+        summary, hung, missing = compare(row, ROUNDS[size], REPEATS[size])
+        results["missing peers"] += missing
+        results["rows"][row.name] = {**row._asdict(), "measured": summary, "hung": hung}
+        found += claims(row, summary)
+    return results, found, picture(results["rows"])

@@ -1,0 +1,1 @@
+"""Algorithms that look for many good policies, each of which behaves in its own way."""

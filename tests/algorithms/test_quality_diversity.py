@@ -1,0 +1,442 @@
+"""MAP-Elites and its relatives: the repertoire's invariants, variation, memory, episodes, and what each emitter learns."""
+
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from checks import assert_close, assert_same, quick_jit, row
+from environments import Walk
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import jaxpg
+import jaxpg_envs
+from jaxpg.algorithm import InputError
+from jaxpg.algorithms.quality_diversity.dcrl_map_elites import specialize
+from jaxpg.algorithms.quality_diversity.episodes import (
+    as_task,
+    controller_network,
+    network_controller,
+    run_genotypes,
+)
+from jaxpg.algorithms.quality_diversity.gradients import similarity
+from jaxpg.algorithms.quality_diversity.memory import init_memory, random_rows, remember
+from jaxpg.algorithms.quality_diversity.repertoire import (
+    add,
+    init_repertoire,
+    nearest,
+    sample,
+    score,
+    unit_centroids,
+)
+from jaxpg.algorithms.quality_diversity.reproducibility import distilled_policy, reproducibility
+from jaxpg.algorithms.quality_diversity.variation import isoline, policy_gradient
+from jaxpg.training import advance
+from jaxpg_envs.point_omni import PointOmni
+
+KEY = jax.random.key(0)
+NAMES = ("map_elites", "pga_map_elites", "dcg_map_elites", "dcrl_map_elites")
+STEPS = 6
+EDGE = 0.01
+SMALL = {"num_cells": 16, "num_offspring": 8, "hidden_sizes": (4,), "total_steps": 8 * STEPS * 10}
+LEARNING = {"critic_hidden_sizes": (4,), "critic_steps": 3, "policy_gradient_steps": 2, "batch_size": 5}
+
+
+class Cliff(PointOmni):
+    """An episode ends early where x passes `EDGE`; counts its traces."""
+
+    traces = 0
+
+    def step_env(self, key, state, action, params):
+        Cliff.traces += 1
+        return super().step_env(key, state, action, params)
+
+    def is_terminated(self, state, params):
+        return state.position[0] > EDGE
+
+
+CLIFF = Cliff()
+PARAMS = CLIFF.default_params.replace(max_steps_in_episode=STEPS, half_width=0.2)
+TASK = as_task("a test", CLIFF, PARAMS)
+
+
+def small(name, **fields):
+    learning = {} if name == "map_elites" else LEARNING
+    actor = {"actor_hidden_sizes": (5,)} if name == "dcg_map_elites" else {}
+    return jaxpg.make(name, CLIFF, PARAMS, **(SMALL | learning | actor | fields))
+
+
+# --- The repertoire -----------------------------------------------------------------------------------------------------
+
+
+def test_centroids_divide_the_space_evenly():
+    centroids = unit_centroids(64, 2)
+    assert centroids.shape == (64, 2)
+    assert np.abs(centroids).max() < 1
+    shares = np.bincount(nearest(jnp.array(centroids), jax.random.uniform(KEY, (20_000, 2), minval=-1)), minlength=64) / 20_000
+    assert shares.min() > 0.4 / 64
+    assert shares.max() < 2 / 64
+    assert unit_centroids(64, 2) is centroids
+
+
+CELLS = jnp.array([[-0.5, -0.5], [0.5, -0.5], [-0.5, 0.5], [0.5, 0.5]])
+ADD = quick_jit(add)
+
+
+def empty():
+    return init_repertoire({"a": jnp.zeros(4), "b": jnp.zeros((4, 2))}, CELLS)
+
+
+def individuals(identities):
+    identities = jnp.asarray(identities, jnp.float32)
+    return {"a": identities, "b": jnp.stack([identities, -identities], 1)}
+
+
+generation = st.lists(
+    st.tuples(st.sampled_from([0.0, 1.0, 1.0, 2.0, -1.0, np.nan]), st.floats(-1, 1, width=32), st.floats(-1, 1, width=32)),
+    min_size=6,
+    max_size=6,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(generation, min_size=1, max_size=3))
+def test_a_repertoire_is_what_a_loop_over_its_offspring_makes_of_it(generations):
+    repertoire, kept = empty(), {}
+    for index, offspring in enumerate(generations):
+        fitnesses, *descriptor = (np.array(x, np.float32) for x in zip(*offspring, strict=True))
+        descriptors = np.stack(descriptor, 1)
+        identities = np.arange(1, 7) + 10 * index
+        before = repertoire
+        repertoire, added = ADD(repertoire, individuals(identities), jnp.array(fitnesses), jnp.array(descriptors))
+        for identity, fitness, descriptor in zip(identities, fitnesses, descriptors, strict=True):
+            cell = int(np.square(descriptor - np.array(CELLS)).sum(1).argmin())
+            if not np.isnan(fitness) and fitness > kept.get(cell, (-np.inf,))[0]:
+                kept[cell] = (fitness, identity, descriptor)
+        assert (repertoire.fitnesses >= before.fitnesses).all()
+        winners = {identity for _, identity, _ in kept.values()}
+        assert set(identities[np.array(added)]) == winners & set(identities)
+    np.testing.assert_array_equal(np.flatnonzero(repertoire.filled), sorted(kept))
+    for cell, (fitness, identity, descriptor) in kept.items():
+        assert repertoire.fitnesses[cell] == fitness
+        assert repertoire.genotypes["a"][cell] == identity
+        assert repertoire.genotypes["b"][cell].tolist() == [identity, -identity]
+        np.testing.assert_array_equal(repertoire.descriptors[cell], descriptor)
+    measured = score(repertoire)
+    np.testing.assert_allclose(measured["qd_score"], sum(fitness for fitness, *_ in kept.values()), atol=1e-6)
+    assert measured["coverage"] == len(kept) / 4
+
+
+def test_of_equally_fit_offspring_the_first_gets_in_whole():
+    repertoire, added = ADD(empty(), individuals(range(1, 6)), jnp.ones(5), jnp.full((5, 2), 0.4))
+    assert added.tolist() == [True, False, False, False, False]
+    assert repertoire.genotypes["a"][3] == 1
+    again, added = ADD(repertoire, individuals(range(6, 11)), jnp.ones(5), jnp.full((5, 2), 0.6))
+    assert not added.any()  # not strictly better
+    assert_same(again, repertoire)
+
+
+def test_parents_are_drawn_evenly_from_filled_cells():
+    repertoire = empty()._replace(fitnesses=jnp.array([1.0, -jnp.inf, 5.0, 0.0]))
+    counts = np.bincount(sample(KEY, repertoire, 9_000), minlength=4)
+    assert counts[1] == 0
+    np.testing.assert_allclose(counts[[0, 2, 3]], 3_000, atol=200)
+
+
+# --- Variation ----------------------------------------------------------------------------------------------------------
+
+
+def test_offspring_lie_on_the_line_between_parents_and_around_it():
+    keys = jax.random.split(KEY, 4)
+    shapes = {"a": (2_000, 3), "b": (2_000,)}
+    x, y = (
+        {name: jax.random.normal(k, shapes[name]) for name, k in zip(shapes, pair, strict=True)}
+        for pair in (keys[:2], keys[2:])
+    )
+    offspring = isoline(KEY, x, y, 0.0, 0.5)
+    steps = jax.tree.map(lambda z, x, y: (z - x) / (y - x), offspring, x, y)
+    np.testing.assert_allclose(steps["a"], np.broadcast_to(steps["b"][:, None], (2_000, 3)), rtol=1e-2, atol=1e-3)
+    np.testing.assert_allclose([np.mean(steps["b"]), np.std(steps["b"])], [0.0, 0.5], atol=0.04)
+    assert_same(isoline(KEY, x, y, 0.0, 0.0), x)
+    around = jax.tree.map(lambda z, x: np.ravel(z - x), isoline(KEY, x, y, 0.3, 0.0), x)
+    np.testing.assert_allclose([np.std(around["a"]), np.std(around["b"])], 0.3, atol=0.02)
+    assert abs(np.corrcoef(around["a"][::3], around["b"])[0, 1]) < 0.08
+
+
+def test_gradients_are_an_adam_of_each_parent_s_own():
+    observations = jax.random.normal(KEY, (5, 7, 2))
+    scales = jnp.array([1.0, 10.0, 0.0])
+    parents = {"w": jnp.array([[1.0, 2.0], [-1.0, 0.5], [3.0, 3.0]])}
+    of_one = lambda w, scale, batch: -scale * jnp.square(batch @ w - 1.0)
+    value = lambda genotypes, batch: jax.vmap(of_one, (0, 0, None))(genotypes["w"], scales, batch)
+    improved = policy_gradient(value, parents, observations, 0.1)
+    for i, scale in enumerate(scales):
+        w, adam = parents["w"][i], optax.adam(0.1)
+        state = adam.init(w)
+        for batch in observations:
+            gradient = jax.grad(lambda w, scale=scale, batch=batch: -of_one(w, scale, batch).mean())(w)
+            change, state = adam.update(gradient, state)
+            w = w + change
+        np.testing.assert_allclose(improved["w"][i], w, rtol=1e-5)
+
+
+# --- Memory -------------------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.lists(st.booleans(), min_size=4, max_size=4), min_size=1, max_size=6))
+def test_a_memory_is_a_ring_of_the_valid_rows(writes):
+    memory, written = init_memory(5, 2), []
+    for index, valid in enumerate(writes):
+        numbers = 4 * index + np.arange(4)
+        memory = REMEMBER(memory, jnp.stack([jnp.array(numbers, jnp.float32)] * 2, 1), jnp.array(valid))
+        written += numbers[valid].tolist()
+    assert memory.count == len(written)
+    expected = np.zeros(5)
+    for index, number in enumerate(written):
+        expected[index % 5] = number
+    np.testing.assert_array_equal(memory.rows, np.stack([expected] * 2, 1))
+    if written:
+        assert set(np.unique(random_rows(KEY, memory, 200))) == set(range(min(len(written), 5)))
+
+
+REMEMBER = quick_jit(remember)
+
+
+@pytest.mark.parametrize("name", NAMES[1:])
+def test_a_memory_too_small_for_a_generation_is_refused(name):
+    steps = 8 * STEPS * (2 if name == "dcg_map_elites" else 1)
+    small(name, buffer_size=steps)
+    with pytest.raises(InputError, match=f"{steps - 1} steps cannot hold the {steps}.*buffer_size"):
+        small(name, buffer_size=steps - 1)
+
+
+# --- Episodes -----------------------------------------------------------------------------------------------------------
+
+
+def test_episodes_are_those_that_one_steps_by_hand():
+    network = controller_network(TASK, (4,))
+    controller = network_controller(network, TASK)
+    genotypes = jax.vmap(controller.init)(jax.random.split(KEY, 8))
+    episodes = quick_jit(lambda genotypes: run_genotypes(KEY, TASK, controller, genotypes))(genotypes)
+    assert len(set(episodes.lengths.tolist())) > 1  # some fall, some do not
+    for i in range(8):
+        observation, state = CLIFF.reset(KEY, PARAMS)
+        fitness, ended = 0.0, False
+        for time in range(STEPS):
+            assert bool(episodes.steps.valid[time, i]) == (not ended)
+            if ended:
+                continue
+            np.testing.assert_allclose(episodes.steps.features[time, i], observation, rtol=1e-5, atol=1e-6)
+            action = network.apply(row(genotypes, i), observation)
+            observation, state, reward, terminated, truncated, info = CLIFF.step(KEY, state, action, PARAMS)
+            np.testing.assert_allclose(episodes.steps.next_features[time, i], info["final_observation"], rtol=1e-5, atol=1e-6)
+            assert bool(episodes.steps.terminated[time, i]) == bool(terminated)
+            fitness, ended = fitness + float(reward), bool(terminated | truncated)
+            descriptor, length = info["descriptor"], time + 1
+        np.testing.assert_allclose(episodes.fitnesses[i], fitness, rtol=1e-5)
+        np.testing.assert_allclose(episodes.descriptors[i], descriptor, rtol=1e-5, atol=1e-7)
+        assert episodes.lengths[i] == length
+
+
+def test_an_open_loop_genotype_is_the_actions():
+    env, params = jaxpg_envs.make("PlanarArm-v0", num_joints=5)
+    algorithm = jaxpg.make("map_elites", env, params, controller="open_loop", num_cells=32, num_offspring=64, total_steps=2_000)
+    state, _ = quick_jit(lambda key: advance(algorithm.update, algorithm.init(key), 20))(KEY)
+    measured = score(state.repertoire)
+    assert measured["coverage"] > 0.5
+    cell = int(jnp.argmax(state.repertoire.fitnesses))
+    angles = np.clip(np.array(state.repertoire.genotypes[cell, 0]), -1, 1)
+    np.testing.assert_allclose(state.repertoire.fitnesses[cell], 0.5 - np.std(angles / 2), rtol=1e-4)
+    policy = algorithm.policy(state)
+    np.testing.assert_allclose(jaxpg.evaluate(policy, env, params, KEY, 3), measured["max_fitness"], rtol=1e-5)
+    assert algorithm.env_steps_per_update == 64
+
+
+def test_an_actor_specialised_is_the_conditioned_actor():
+    network = controller_network(TASK, (7, 3))
+    actor = network.init(KEY, jnp.zeros(5 + 2))
+    features, descriptors = jax.random.normal(KEY, (9, 5)), jax.random.normal(KEY, (9, 2))
+    folded = jax.vmap(specialize, (None, 0))(actor, descriptors)
+    np.testing.assert_allclose(
+        jax.vmap(network.apply)(folded, features),
+        network.apply(actor, jnp.concatenate([features, descriptors], 1)),
+        atol=1e-6,
+    )
+    shapes = lambda tree: jax.tree.map(jnp.shape, tree)
+    assert shapes(row(folded, 0)) == shapes(network.init(KEY, jnp.zeros(5)))
+    with pytest.raises(InputError, match="hidden_sizes"):
+        specialize(controller_network(TASK, ()).init(KEY, jnp.zeros(7)), jnp.zeros(2))
+
+
+def test_similarity_is_one_at_the_target_and_falls_with_distance():
+    targets = jnp.array([[0.0, 0.0], [0.3, 0.4], [0.0, 1.0]])
+    np.testing.assert_allclose(similarity(jnp.zeros((3, 2)), targets, 0.5), np.exp([0.0, -1.0, -2.0]), rtol=1e-6)
+
+
+# --- The algorithms -----------------------------------------------------------------------------------------------------
+
+ABLATIONS = ("no_actor_episodes", "relabelled_negatives", "unconditioned_actor")
+
+
+@pytest.fixture(scope="module")
+def runs():
+    """Each algorithm after 1 and after 4 generations."""
+    found = {}
+    for name in NAMES:
+        algorithm = small(name)
+        init, update = quick_jit(algorithm.init), quick_jit(algorithm.update)
+        states = [init(KEY)]
+        for _ in range(4):
+            state, metrics = update(states[-1])
+            states.append(state)
+        found[name] = SimpleNamespace(algorithm=algorithm, states=states, metrics=metrics, update=update)
+    return found
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_generations_keep_the_state_in_shape_trace_once_and_never_lose(name, runs):
+    run = runs[name]
+    describe = lambda tree: jax.tree.map(lambda x: (x.shape, x.dtype, x.weak_type), tree)
+    before = jax.eval_shape(run.algorithm.init, KEY)
+    assert describe(jax.eval_shape(run.algorithm.update, before)[0]) == describe(before)
+    traces = Cliff.traces
+    run.update(run.states[-1])
+    assert Cliff.traces == traces
+    assert run.update._cache_size() == 1
+    assert all(np.isfinite(value) for value in run.metrics.values())
+    for before, after in zip(run.states, run.states[1:], strict=False):
+        assert (after.repertoire.fitnesses >= before.repertoire.fitnesses).all()
+    filled = run.states[-1].repertoire.filled
+    assert filled.sum() > 1
+    cells = nearest(run.states[-1].repertoire.centroids, run.states[-1].repertoire.descriptors)
+    np.testing.assert_array_equal(cells[filled], np.flatnonzero(filled))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_elites_do_again_what_their_cells_say(name, runs):
+    run = runs[name]
+    measured = quick_jit(lambda state: reproducibility(KEY, run.algorithm, CLIFF, PARAMS, state))(run.states[-1])
+    np.testing.assert_allclose(measured["qd_score"], run.metrics["qd_score"], rtol=1e-5)
+    np.testing.assert_allclose(measured["descriptor_error"], 0.0, atol=1e-6)
+    policy = run.algorithm.policy(run.states[-1])
+    returns = jaxpg.evaluate(policy, CLIFF, PARAMS, KEY, 2)
+    np.testing.assert_allclose(returns, run.metrics["max_fitness"], rtol=1e-5)
+    assert ("actor_qd_score" in measured) == (name in ("dcg_map_elites", "dcrl_map_elites"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_seeds_under_vmap_are_the_seeds_alone(name, runs):
+    run = runs[name]
+    together = quick_jit(jax.vmap(lambda key: advance(run.algorithm.update, run.algorithm.init(key), 2)[0]))(
+        jnp.stack([jax.random.key(7), KEY])
+    )
+    assert_close(row(together, 1), run.states[2], rtol=1e-3, atol=1e-4)
+
+
+def remembered(state, size):
+    """The parts of the memory's rows, oldest first."""
+    rows = np.array(state.emitter.memory.rows[: int(state.emitter.memory.count)])
+    observation, following, action, reward, bootstrap = np.split(rows, np.cumsum([size, size, 2, 1]), axis=1)
+    return observation, following, action, reward[:, 0], bootstrap[:, 0]
+
+
+def test_the_first_generation_is_remembered_under_what_it_achieved(runs):
+    """Offspring are positives: their rewards stay as they were; rows after an episode's end are missing."""
+    states = runs["dcg_map_elites"].states
+    observation, following, action, reward, bootstrap = remembered(states[1], 7)
+    fell = following[:, 0] * PARAMS.half_width > EDGE
+    np.testing.assert_array_equal(bootstrap, 1.0 - fell)
+    assert fell.sum() > 0
+    starts = np.flatnonzero(observation[:, 4] == 1.0)
+    assert len(starts) == 16  # eight offspring, eight episodes of the actor
+    earned = 1.0 - 0.5 * np.square(action).sum(1)
+    # Time is the leading axis of a write: the actor's rows begin with the second run of starts.
+    offspring = np.arange(len(reward)) < starts[8]
+    np.testing.assert_allclose(reward[offspring], earned[offspring], rtol=1e-5)
+    scale = (reward / earned)[~offspring]
+    assert (scale <= 1.0 + 1e-6).all()
+    assert scale.min() < 0.9
+    np.testing.assert_array_equal(observation[:, 5:], following[:, 5:])  # the target
+
+
+def test_actor_episodes_are_remembered_under_what_was_asked(runs):
+    run = runs["dcg_map_elites"]
+    observation, following, action, reward, _ = remembered(run.states[1], 7)
+    starts = np.flatnonzero(observation[:, 4] == 1.0)
+    rows = np.arange(len(reward)) >= starts[8]
+    # Its last rows are the last steps of those episodes that did not end early: their successors are what was achieved.
+    last = rows & (following[:, 4] < 1e-6)
+    achieved = np.clip(following[last, :2], -1, 1)
+    expected = np.exp(-np.linalg.norm(achieved - observation[last, 5:], axis=1) / 0.1)
+    np.testing.assert_allclose(reward[last] / (1.0 - 0.5 * np.square(action[last]).sum(1)), expected, rtol=1e-3)
+    stored = TASK.normalize(run.states[1].repertoire.descriptors[run.states[1].repertoire.filled])
+    asked = observation[starts[8:], 5:]
+    assert np.linalg.norm(asked[:, None] - stored[None], axis=-1).min(1).max() < 5e-3
+
+
+def test_gradients_offspring_of_dcrl_are_remembered_under_their_parents_descriptors(runs):
+    run = runs["dcrl_map_elites"]
+    before, after = run.states[1], run.states[2]
+    observation, *_ = remembered(after, 7)
+    observation = observation[int(before.emitter.memory.count) :]
+    asked = observation[observation[:, 4] == 1.0, 5:]  # in the order of the offspring
+    stored = np.array(TASK.normalize(before.repertoire.descriptors[before.repertoire.filled]))
+    distance = np.linalg.norm(asked[:, None] - stored[None], axis=-1).min(1)
+    assert (distance[4:] < 1e-6).all()  # two by gradients, two injected
+    assert (distance[:4] > 1e-6).any()
+
+
+@pytest.mark.parametrize("ablation", ABLATIONS)
+def test_ablations_run_what_they_say(ablation):
+    algorithm = small("dcg_map_elites", ablation=ablation)
+    state, _ = quick_jit(lambda key: advance(algorithm.update, algorithm.init(key), 2))(KEY)
+    own_episodes = ablation == "unconditioned_actor"
+    assert algorithm.env_steps_per_update == 8 * STEPS * (1 + own_episodes)
+    observation, *_, reward, _ = remembered(state, 7)
+    starts = (observation[:, 4] == 1.0).sum()
+    assert starts == 2 * 8 * (1 if ablation == "no_actor_episodes" else 2)
+    kernel = state.emitter.learner.actor["params"]["Trunk_0"]["Dense_0"]["kernel"]
+    assert len(kernel) == (5 if ablation == "unconditioned_actor" else 7)
+    assert ((reward < 0.3).any()) == (ablation != "no_actor_episodes")
+
+
+def test_the_distilled_policy_is_the_actor_towards_a_descriptor(runs):
+    run = runs["dcg_map_elites"]
+    state, target = run.states[-1], jnp.array([0.05, -0.1])
+    policy = distilled_policy(run.algorithm, CLIFF, PARAMS, state, target)
+    observation, _ = CLIFF.reset(KEY, PARAMS)
+    action, _ = policy.act(policy.params, KEY, observation, policy.initial_carry)
+    network = controller_network(TASK, (5,))
+    expected = network.apply(state.emitter.learner.actor, jnp.concatenate([observation, target / 0.2]))
+    np.testing.assert_allclose(action, expected, atol=1e-6)
+    with pytest.raises(InputError, match="only dcg_map_elites"):
+        distilled_policy(runs["map_elites"].algorithm, CLIFF, PARAMS, runs["map_elites"].states[-1], target)
+
+
+def test_tasks_without_a_descriptor_or_a_limit_are_refused():
+    walk = Walk()
+    with pytest.raises(InputError, match=r"map_elites needs a task with a descriptor, but Walk has none.*PointOmni-v0"):
+        jaxpg.make("map_elites", walk, walk.params())
+    with pytest.raises(InputError, match="max_steps_in_episode"):
+        jax.eval_shape(lambda limit: small_with(limit).init(KEY), jnp.int32(5))
+    env, params = jaxpg_envs.make("CartPole-v1")
+    with pytest.raises(InputError, match="continuous"):
+        jaxpg.make("dcg_map_elites", env, params)
+
+
+def small_with(limit):
+    return jaxpg.make("map_elites", CLIFF, PARAMS.replace(max_steps_in_episode=limit), **SMALL)
+
+
+def test_conditioned_gradients_fill_the_plane():
+    """A tenth of the small protocol: 20 generations; critics that are not told the descriptor reach about 0.3."""
+    env, params = jaxpg_envs.make("PointOmni-v0")
+    fields = {"num_cells": 64, "num_offspring": 32, "hidden_sizes": (16, 16), "critic_hidden_sizes": (32, 32)}
+    fields |= {"critic_steps": 100, "policy_gradient_steps": 20, "total_steps": 20 * 32 * 100}
+    algorithm = jaxpg.make("dcrl_map_elites", env, params, **fields)
+    state, _ = quick_jit(lambda key: advance(algorithm.update, algorithm.init(key), 20))(KEY)
+    assert score(state.repertoire)["coverage"] > 0.6

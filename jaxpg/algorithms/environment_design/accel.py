@@ -3,12 +3,12 @@
 Robust PLR, except that the levels looked at without learning from them are mostly edits of those just replayed: small
 changes of a level at the edge of what the student can do are at that edge again.
 
-Difference from the paper, in which a coin decides whether an update replays and then edits, or looks at new levels: every update
-replays, and `new_fraction` of the levels it looks at are new ones. On a training set (`levels` = dataset), which is the
+Difference from the paper, in which a coin decides whether an update replays and then edits, or looks at new levels: every
+update replays, and `new_fraction` of the levels it looks at are new ones. On a training set (`levels` = dataset), which is the
 paper's ACCEL begun with given levels ("ACCEL-D" to DRED), all are edits, and levels of the set may be evicted once seen.
 """
 
-from typing import Any, Literal
+from typing import Any
 
 import jax
 from flax import struct

@@ -92,10 +92,10 @@ def priorities(
 ) -> Float[Array, " slot"]:
     """P = (1 - rho) [(1 - eta) P_S + eta P_S'] + rho P_C.
 
-    P_S ranks the set's levels by value loss, P_S' all solved levels, and P_C is their staleness, of the set's levels. P_S stands
-    in for P_S' as long as nothing was solved.
+    P_S ranks the set's levels by value loss, P_S' all levels that were solved, and P_C is the staleness of the set's levels. P_S
+    stands in for P_S' as long as nothing was solved.
 
-    Source: Garcin et al. 2024, equation 7 and appendix.
+    Source: Garcin et al. 2024 (arXiv 2402.03479) and the authors' code.
     """
     of_set = buffer.is_dataset & buffer.seen
     score = second_score(config, buffer.score, buffer.max_return)

@@ -68,7 +68,7 @@ def rank_weights(
 
     They sum to 1 unless the support is empty, and then to 0. Of equal scores the one in the earlier slot ranks first.
 
-    Source: Jiang et al. 2021, "Prioritized Level Replay" (arXiv 2010.03934), equation 3.
+    Source: Jiang et al. 2021, "Prioritized Level Replay" (arXiv 2010.03934), section 3.
     """
     order = jnp.argsort(jnp.where(support, -scores, jnp.inf))
     rank = jnp.zeros(scores.size).at[order].set(jnp.arange(1.0, scores.size + 1))
@@ -80,17 +80,15 @@ def proportional_weights(
 ) -> Float[Array, " slot"]:
     """Probabilities in proportion to score^(1 / temperature); uniform where no score of the support is positive.
 
-    Source: Jiang et al. 2021 (arXiv 2010.03934), section 3.2, proportional prioritisation.
+    Source: Jiang et al. 2021 (arXiv 2010.03934), section 3, proportional prioritisation.
     """
     return _normalized(jnp.log(jnp.maximum(scores, 0.0)) / temperature, support)
 
 
-def staleness_weights(
-    buffer: LevelBuffer, support: Bool[Array, " slot"], now: Int[Array, ""] | int
-) -> Float[Array, " slot"]:
+def staleness_weights(buffer: LevelBuffer, support: Bool[Array, " slot"], now: Int[Array, ""] | int) -> Float[Array, " slot"]:
     """Probabilities in proportion to the updates since a level was last played.
 
-    Source: Jiang et al. 2021 (arXiv 2010.03934), equation 4.
+    Source: Jiang et al. 2021 (arXiv 2010.03934), section 3.
     """
     return proportional_weights((now - buffer.last_sampled).astype(jnp.float32), support, 1.0)
 

@@ -1,4 +1,4 @@
-"""DRED's variational autoencoder of levels (Garcin et al., 2024, arXiv 2402.03479, section 5 and its code).
+"""DRED's variational autoencoder of levels (Garcin et al., 2024, arXiv 2402.03479).
 
 The encoder is a graph isomorphism network over the grid: cells that touch are neighbours if both are ground, or neither is.
 On a grid its sum over neighbours is four shifted sums with a mask. The decoder gives logits of what every cell holds, and of
@@ -25,7 +25,7 @@ IMPOSSIBLE = -1e9  # finite, so that gradients are
 
 
 class Logits(NamedTuple):
-    """What a decoder says of levels: unnormalised log-probabilities of every cell's code, and of the nodes of goal and start."""
+    """What a decoder says of levels: unnormalised log-probabilities of every cell's code, and of goal and start nodes."""
 
     layout: Float[Array, "*level node 4"]
     goal: Float[Array, "*level node"]
@@ -259,10 +259,10 @@ def interpolate(
 
 
 def sample_level(key: jax.Array, logits: Logits, shape: tuple[int, int]) -> CaveLevel:
-    """A level drawn from the logits of one level: ground, what is on it and elsewhere, a goal on ground, a start on the rest of it.
+    """A level drawn from the logits of one: ground, what is on it and elsewhere, then a goal on ground, a start on what is left.
 
-    Ground is where it is more likely than not. Where there is none left for goal or start, they go anywhere, and make it ground:
-    start and goal always differ and can be stood upon.
+    Ground is where it is more likely than not. Where none is left for goal or start, they go anywhere, and make it ground: start
+    and goal always differ and can be stood upon.
     """
     layout_key, goal_key, start_key = jax.random.split(key, 3)
     probabilities = jax.nn.softmax(logits.layout)

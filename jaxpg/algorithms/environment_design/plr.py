@@ -78,7 +78,7 @@ def score_of(config: ReplayConfig, outcome: Outcome, max_returns: Float[Array, "
 def priorities(config: ReplayConfig, buffer: LevelBuffer, now: Int[Array, ""]) -> Float[Array, " slot"]:
     """Probabilities of a replay: (1 - rho) P_score + rho P_staleness, of all levels that were seen.
 
-    Source: Jiang et al. 2021 (arXiv 2010.03934), equation 2.
+    Source: Jiang et al. 2021 (arXiv 2010.03934), section 3.
     """
     by = level_buffer.rank_weights if config.prioritization == "rank" else level_buffer.proportional_weights
     by_score = by(buffer.score, buffer.seen, config.temperature)
@@ -101,9 +101,7 @@ def insert_levels(
     """Scores new levels and keeps them in place of those of lower score."""
     score = score_of(config, outcome, outcome.episodes.max_return)
     priority = jnp.where(is_new, score, -jnp.inf)
-    buffer, entered = level_buffer.insert(
-        buffer, levels, score, outcome.episodes.max_return, priority, buffer.score, now
-    )
+    buffer, entered = level_buffer.insert(buffer, levels, score, outcome.episodes.max_return, priority, buffer.score, now)
     return buffer, {"admitted": entered.mean(dtype=jnp.float32)}
 
 

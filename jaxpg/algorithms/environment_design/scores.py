@@ -45,7 +45,7 @@ def count_episodes(rewards: Float[Array, "time level"], done: Bool[Array, "time 
 def value_l1(advantages: Float[Array, "time level"]) -> Float[Array, " level"]:
     """mean_t |A_t|, A being generalised advantage estimates: how far values are from the returns that they predict.
 
-    Source: Jiang et al. 2021, "Prioritized Level Replay" (arXiv 2010.03934), section 3.1, the L1 value loss.
+    Source: Jiang et al. 2021, "Prioritized Level Replay" (arXiv 2010.03934), section 3, the L1 value loss.
     """
     return jnp.abs(advantages).mean(axis=0)
 
@@ -53,7 +53,7 @@ def value_l1(advantages: Float[Array, "time level"]) -> Float[Array, " level"]:
 def positive_value_loss(advantages: Float[Array, "time level"]) -> Float[Array, " level"]:
     """mean_t max(A_t, 0): only what went better than expected, which bounds the regret from below if values are right.
 
-    Source: Jiang et al. 2021, "Replay-Guided Adversarial Environment Design" (arXiv 2110.02439), section 5.1.
+    Source: Jiang et al. 2021, "Replay-Guided Adversarial Environment Design" (arXiv 2110.02439).
     """
     return jnp.maximum(advantages, 0.0).mean(axis=0)
 
@@ -61,7 +61,7 @@ def positive_value_loss(advantages: Float[Array, "time level"]) -> Float[Array, 
 def max_mc(mean_values: Float[Array, " level"], max_returns: Float[Array, " level"]) -> Float[Array, " level"]:
     """mean_t (R_max - V_t) = R_max - mean_t V_t: regret against the best return that was ever seen on the level.
 
-    Source: Jiang et al. 2021 (arXiv 2110.02439), section 5.1, MaxMC.
+    Source: Jiang et al. 2021 (arXiv 2110.02439), where it is called MaxMC.
     """
     return max_returns - mean_values
 
@@ -77,15 +77,15 @@ def grounded(scores: Float[Array, "*level"], max_returns: Float[Array, "*level"]
 def learnability(solved: Float[Array, "*level"], completed: Float[Array, "*level"]) -> Float[Array, "*level"]:
     """p (1 - p) with the fraction p of episodes that were solved: 0 for what never and what always succeeds.
 
-    Source: Rutherford et al. 2024, "No Regrets" (arXiv 2408.15099), section 4.
+    Source: Rutherford et al. 2024, "No Regrets" (arXiv 2408.15099).
     """
     p = solved / jnp.maximum(completed, 1.0)
     return p * (1.0 - p)
 
 
-def regret(antagonist: Float[Array, "*level"], protagonist: Float[Array, "*level"]) -> Float[Array, "*level"]:
-    """The best return of one student less the mean return of the other.
+def regret(antagonist: Episodes, protagonist: Episodes) -> Float[Array, " level"]:
+    """The best return of one student less the mean return of the other; a mean over no episode counts as 0.
 
-    Source: Dennis et al. 2020, PAIRED (arXiv 2012.02096), section 4 and its flexible variant in appendix.
+    Source: Dennis et al. 2020, PAIRED (arXiv 2012.02096), with the estimate of its authors' code.
     """
-    return antagonist - protagonist
+    return antagonist.max_return - protagonist.return_sum / jnp.maximum(protagonist.completed, 1.0)

@@ -92,8 +92,8 @@ def priorities(
 ) -> Float[Array, " slot"]:
     """P = (1 - rho) [(1 - eta) P_S + eta P_S'] + rho P_C.
 
-    P_S ranks the set's levels by value loss, P_S' all levels that were solved, and P_C is the staleness of the set's levels. P_S
-    stands in for P_S' as long as nothing was solved.
+    P_S ranks the set's levels by value loss, P_S' all levels that were solved, and P_C is the staleness of the set's levels.
+    P_S stands in for P_S' as long as nothing was solved.
 
     Source: Garcin et al. 2024 (arXiv 2402.03479) and the authors' code.
     """

@@ -259,10 +259,10 @@ def interpolate(
 
 
 def sample_level(key: jax.Array, logits: Logits, shape: tuple[int, int]) -> CaveLevel:
-    """A level drawn from the logits of one: ground, what is on it and elsewhere, then a goal on ground, a start on what is left.
+    """A level drawn from the logits of one: ground, what is on it and elsewhere, a goal on ground, a start on what is left.
 
-    Ground is where it is more likely than not. Where none is left for goal or start, they go anywhere, and make it ground: start
-    and goal always differ and can be stood upon.
+    Ground is where it is more likely than not. Where none is left for goal or start, they go anywhere, and make it ground:
+    start and goal always differ and can be stood upon.
     """
     layout_key, goal_key, start_key = jax.random.split(key, 3)
     probabilities = jax.nn.softmax(logits.layout)

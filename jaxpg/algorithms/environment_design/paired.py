@@ -1,12 +1,12 @@
 """PAIRED (Dennis et al., 2020, arXiv 2012.02096): an adversary builds the levels that one student can solve and another cannot.
 
 The adversary places goal and start, then walls, one cell per step, seeing the level so far, the step and a random vector. Two
-students play what it built and learn from it, the antagonist and the protagonist, which is the policy. The adversary is paid the
-regret: the best return of the antagonist less the mean return of the protagonist.
+students play what it built and learn from it, the antagonist and the protagonist, which is the policy. The adversary is paid
+the regret: the best return of the antagonist less the mean return of the protagonist.
 
 Differences from the paper: the adversary has the sizes of the students' actor and critic and no memory; where goal and start
-coincide, the start moves to the next cell; levels have walls alone (on CaveEscape no lava or moss), and a maze's first direction is
-always the same.
+coincide, the start moves to the next cell; levels have walls alone (on CaveEscape no lava or moss), and a maze's first
+direction is always the same.
 """
 
 import math
@@ -61,8 +61,8 @@ class BuildingState(NamedTuple):
 class Building:
     """Designing a level as an environment with gymnax's interface: each action names a cell, first the goal's.
 
-    An episode is `num_walls` + 2 steps; it pays nothing, as what a level is worth shows only when it is played. Nothing is reset
-    at its end, so that the last state holds the level.
+    An episode is `num_walls` + 2 steps; it pays nothing, as what a level is worth shows only when it is played. Nothing is
+    reset at its end, so that the last state holds the level.
     """
 
     name = "Building"

@@ -1,7 +1,7 @@
 """Sampling for learnability (Rutherford et al., 2024, "No Regrets", arXiv 2408.15099).
 
-Some of the levels are drawn from a small buffer of those that the student sometimes solves and sometimes not, p (1 - p) being the
-largest; the others are new. The buffer is made anew every `period` updates.
+Some of the levels are drawn from a small buffer of those that the student sometimes solves and sometimes not, p (1 - p) being
+the largest; the others are new. The buffer is made anew every `period` updates.
 
 Difference from the paper, which stops for a long search every 50 updates: the search for the next buffer is spread over the
 updates before it, one batch in each, so that some of its levels were scored by a student up to `period` updates younger. It

@@ -13,7 +13,19 @@ from hypothesis.extra import numpy as arrays
 from scipy import sparse, stats
 
 import jaxpg_envs
-from jaxpg_envs.grid import EMPTY, LAVA, MOSS, WALL, CaveLevel, MazeLevel, cells, draw_level, level_statistics, shortest_path
+from jaxpg_envs.grid import (
+    EMPTY,
+    LAVA,
+    MOSS,
+    WALL,
+    CaveLevel,
+    MazeLevel,
+    cells,
+    draw_level,
+    goal_distances,
+    level_statistics,
+    shortest_path,
+)
 
 SIZE = 13
 CAVES, _ = jaxpg_envs.make("CaveEscape-v0")
@@ -22,6 +34,7 @@ SAMPLES = 2_000
 SAMPLE = quick_jit(jax.vmap(CAVES.sample_level))
 MEASURE = quick_jit(jax.vmap(level_statistics))
 PATHS = quick_jit(jax.vmap(shortest_path))
+GOAL_DISTANCES = quick_jit(goal_distances)
 
 
 def level_of(*rows):
@@ -84,10 +97,11 @@ def test_shortest_paths_are_those_of_a_plain_search(layout, order):
         for row, column in ((0, 1), (1, 0), (0, -1), (-1, 0)):
             row, column = node // 6 + row, node % 6 + column
             other = row * 6 + column
-            if 0 <= row < 4 and 0 <= column < 6 and other not in distance:
-                if other == goal or layout[row, column] in (EMPTY, MOSS):
-                    distance[other] = distance[node] + 1
-                    queue.append(other)
+            if not (0 <= row < 4 and 0 <= column < 6) or other in distance:
+                continue
+            if other == goal or layout[row, column] in (EMPTY, MOSS):
+                distance[other] = distance[node] + 1
+                queue.append(other)
     assert SMALL_PATH(CaveLevel(layout, np.int32(goal), np.int32(start))) == distance.get(goal, -1)
 
 
@@ -116,17 +130,10 @@ def test_correlation_is_that_of_scipy():
     for index in range(50):
         level = jax.tree.map(lambda leaf, index=index: leaf[index], levels)
         codes = np.asarray(cells(level)).ravel()
-        steps = np.array([shortest_path_from(level, node) for node in range(SIZE**2)])
+        steps = np.asarray(GOAL_DISTANCES(level)).ravel()
         moss = (codes == MOSS)[steps > 0]
         expected = stats.spearmanr(steps[steps > 0], moss).statistic if 0 < moss.sum() < moss.size else 0.0
         np.testing.assert_allclose(found[index], np.nan_to_num(expected), atol=1e-4)
-
-
-GOAL_DISTANCES = quick_jit(jaxpg_envs.levels.goal_distances)
-
-
-def shortest_path_from(level, node):
-    return int(np.asarray(GOAL_DISTANCES(level)).ravel()[node])
 
 
 def test_nothing_to_correlate():

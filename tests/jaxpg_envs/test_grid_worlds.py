@@ -8,7 +8,7 @@ from checks import assert_same, quick_jit, row
 from test_grid import batch, level_of
 
 import jaxpg_envs
-from jaxpg_envs.grid import MazeLevel
+from jaxpg_envs.grid import MazeLevel, shortest_path
 
 LEFT, RIGHT, FORWARD = range(3)
 KEY = jax.random.key(0)
@@ -170,7 +170,7 @@ def test_the_maze_starts_as_its_level_says(direction):
 def test_default_levels_are_open_rooms():
     for env, params in ((ENV, DEFAULTS), (MAZE, MAZE_DEFAULTS)):
         assert params.level[0].shape == (3, 3)
-        assert int(jaxpg_envs.levels.shortest_path(params.level)) == 4
+        assert int(shortest_path(params.level)) == 4
         assert env.observation_space(params).shape == env.reset(KEY, params)[0].shape
 
 

@@ -97,18 +97,28 @@ def test_one_structure(name):
     assert (quick_jit(jax.vmap(shortest_path))(levels) > 0).all()
 
 
+# Walls, and steps from start to goal by a plain search, of drawings that were compared with those of two other libraries.
+MAZES = {
+    "SixteenRooms": (46, 20),
+    "SixteenRooms2": (53, 22),
+    "Labyrinth": (72, 96),
+    "LabyrinthFlipped": (72, 96),
+    "Labyrinth2": (72, 96),
+    "StandardMaze": (73, 40),
+    "StandardMaze2": (72, 56),
+    "StandardMaze3": (71, 39),
+}
+
+
 @pytest.mark.parametrize("name", HELD_OUT_MAZES)
 def test_held_out_mazes(name):
     levels = level_set(name, 0, 3)
     size = 19 if name == "LargeCorridor" else 13
     assert (levels.walls.shape, levels.walls.dtype) == ((3, size, size), bool)
-    lengths = {
-        "SixteenRooms": 0,
-    }
     paths = np.asarray(quick_jit(jax.vmap(shortest_path))(levels))
     assert (paths > 0).all()
-    if name in lengths:
-        assert (paths == lengths[name]).all()
+    if name in MAZES:
+        assert {(int(walls), int(path)) for walls, path in zip(levels.walls.sum((1, 2)), paths, strict=True)} == {MAZES[name]}
     assert (levels.goal.dtype, levels.start.dtype, levels.direction.dtype) == (np.int32,) * 3
 
 

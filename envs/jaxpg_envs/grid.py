@@ -119,11 +119,11 @@ def level_statistics(level: Level) -> dict[str, Float[Array, ""]]:
     Returns:
         `wall_fraction`, `lava_fraction`, `moss_fraction`: of all cells.
         `path_length`: `shortest_path`.
-        `moss_distance_correlation`: Spearman's rank correlation, over the cells from which the goal can be reached, between moss
-        and the steps to the goal. Negative if moss is near the goal; 0 if there is no moss, or nothing else.
+        `moss_distance_correlation`: Spearman's rank correlation between moss and the steps to the goal, over the other cells
+        from which it can be reached. Negative if moss is near the goal; 0 if there is no moss, or nothing else.
     """
     codes, steps = cells(level), goal_distances(level)
-    reached = steps >= 0
+    reached = steps > 0
     # Ranks with ties: the cells that are nearer, and half of those as near.
     histogram = jnp.zeros(codes.size, jnp.int32).at[jnp.where(reached, steps, codes.size)].add(1, mode="drop")
     rank = (jnp.cumsum(histogram) - 0.5 * histogram)[steps]

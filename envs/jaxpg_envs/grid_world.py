@@ -19,7 +19,7 @@ VIEW = 5  # cells ahead, the agent's own included, and cells across
 
 @struct.dataclass
 class GridWorldState(environment.EnvState):
-    """`time` in steps; `position`, row and column; `direction`, 0 right, 1 down, 2 left, 3 up; all int32. The level is not in it."""
+    """`time` in steps; `position`, row and column; `direction`, 0 right, 1 down, 2 left, 3 up; all int32. Not the level."""
 
     time: Any
     position: Any

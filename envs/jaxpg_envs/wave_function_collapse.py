@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 _ATTEMPTS = 200
+_CACHED = 2**16  # sets of windows
 
 
 def patterns(
@@ -52,16 +53,16 @@ def overlapping_model(
     sides = (0, 1), (1, 0), (0, -1), (-1, 0)
     fits = [fitting(*side) for side in sides]
 
-    @functools.lru_cache(maxsize=None)
+    @functools.lru_cache(_CACHED)
     def members(mask: int) -> list[int]:
         return [pattern for pattern in range(len(weights)) if mask >> pattern & 1]
 
-    @functools.lru_cache(maxsize=None)
+    @functools.lru_cache(_CACHED)
     def beside(side: int, mask: int) -> int:
         """What may lie at that side of a cell that is one of `mask`."""
         return functools.reduce(lambda union, pattern: union | fits[side][pattern], members(mask), 0)
 
-    @functools.lru_cache(maxsize=None)
+    @functools.lru_cache(_CACHED)
     def entropy(mask: int) -> float:
         chosen = [weights[pattern] for pattern in members(mask)]
         return math.log(sum(chosen)) - sum(weight * math.log(weight) for weight in chosen) / sum(chosen)

@@ -94,11 +94,13 @@ def sfl(config: SFLConfig, env: Any, params: PyTree) -> Algorithm:
         return jax.tree.map(lambda x: jnp.repeat(x, config.copies, axis=0), new_levels(key, memory, distinct))
 
     def admit(memory: Memory, levels: PyTree, outcome: Outcome, now: Int[Array, ""]) -> tuple[Memory, Metrics]:
-        solved, completed, _, max_returns = (x.reshape(distinct, config.copies) for x in outcome.episodes)
-        score = scores.learnability(solved.sum(1), completed.sum(1))
+        e = jax.tree.map(lambda x: x.reshape(distinct, config.copies), outcome.episodes)
+        score = scores.learnability(e.solved.sum(1), e.completed.sum(1))
         priority = jnp.where(score > 0, score, -jnp.inf)
         once = jax.tree.map(lambda x: x[:: config.copies], levels)
-        following, entered = level_buffer.insert(memory.next, once, score, max_returns.max(1), priority, memory.next.score, now)
+        following, entered = level_buffer.insert(
+            memory.next, once, score, e.max_return.max(1), priority, memory.next.score, now
+        )
         is_due = (now + 1) % config.period == 0
         turn = lambda new, old: jax.tree.map(lambda n, o: jnp.where(is_due, n, o), new, old)
         metrics = {"admitted": entered.mean(dtype=jnp.float32), "learnability": score.mean()}

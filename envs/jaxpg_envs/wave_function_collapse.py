@@ -60,7 +60,10 @@ def overlapping_model(
     @functools.lru_cache(_CACHED)
     def beside(side: int, mask: int) -> int:
         """What may lie at that side of a cell that is one of `mask`."""
-        return functools.reduce(lambda union, pattern: union | fits[side][pattern], members(mask), 0)
+        union = 0
+        for pattern in members(mask):
+            union |= fits[side][pattern]
+        return union
 
     @functools.lru_cache(_CACHED)
     def entropy(mask: int) -> float:

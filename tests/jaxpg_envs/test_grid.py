@@ -66,7 +66,7 @@ def open_cells(levels):
 
 def test_shortest_paths_are_those_of_a_graph_library():
     """10,000 levels, one graph: a source with an edge to every start, so that one search finds all paths."""
-    levels = random_caves(np.random.default_rng(0), 10_000, SIZE, SIZE)
+    levels = random_caves(np.random.default_rng(0), 10_000, 9, 11)
     walkable = open_cells(levels)
     node = np.arange(walkable.size).reshape(walkable.shape)
     edges = []
@@ -81,7 +81,7 @@ def test_shortest_paths_are_those_of_a_graph_library():
     expected = np.where(np.isinf(steps), -1, steps)
     np.testing.assert_array_equal(PATHS(levels), expected)
     assert 0.3 < (expected > 0).mean() < 0.8  # both kinds were seen, and long ways
-    assert expected.max() > 40
+    assert expected.max() > 25
 
 
 SMALL_PATH = quick_jit(shortest_path)
@@ -111,7 +111,7 @@ def test_statistics_by_hand():
         "M#.L",
         "...S",
     )
-    found = jax.jit(level_statistics)(level)
+    found = quick_jit(level_statistics)(level)
     # Steps to the goal: row 0 has 1, 2; row 1 has 1, 3; row 2 has 2, 3, 4, 5.
     steps, moss = [1, 2, 1, 3, 2, 3, 4, 5], [1, 0, 1, 0, 0, 0, 0, 0]
     expected = {"wall_fraction": 2 / 12, "lava_fraction": 1 / 12, "moss_fraction": 2 / 12, "path_length": 5.0}
@@ -120,8 +120,8 @@ def test_statistics_by_hand():
     for name, value in expected.items():
         np.testing.assert_allclose(found[name], value, rtol=1e-5, err_msg=name)
     maze = MazeLevel(level.layout == WALL, level.goal, level.start, np.int32(0))
-    assert int(shortest_path(maze)) == 5
-    assert float(level_statistics(maze)["lava_fraction"]) == 0
+    found = quick_jit(level_statistics)(maze)
+    assert (float(found["path_length"]), float(found["lava_fraction"])) == (5.0, 0.0)
 
 
 def test_correlation_is_that_of_scipy():
@@ -132,8 +132,12 @@ def test_correlation_is_that_of_scipy():
         codes = np.asarray(cells(level)).ravel()
         steps = np.asarray(GOAL_DISTANCES(level)).ravel()
         moss = (codes == MOSS)[steps > 0]
-        expected = stats.spearmanr(steps[steps > 0], moss).statistic if 0 < moss.sum() < moss.size else 0.0
-        np.testing.assert_allclose(found[index], np.nan_to_num(expected), atol=1e-4)
+        expected = (
+            stats.spearmanr(steps[steps > 0], moss).statistic
+            if 0 < moss.sum() < moss.size and np.ptp(steps[steps > 0])
+            else 0.0
+        )
+        np.testing.assert_allclose(found[index], expected, atol=1e-4)
 
 
 def test_nothing_to_correlate():
@@ -165,6 +169,7 @@ def test_random_levels_are_uniform():
     # Chi-squared statistics of draws that are uniform stay far below these bounds, each about the mean plus 6 deviations.
     counts = lambda values, bins: np.bincount(np.asarray(values), minlength=bins)
     uniform = lambda counts: stats.chisquare(counts).statistic < len(counts) + 6 * np.sqrt(2 * len(counts))
+    assert (blocks.min(), blocks.max()) == (0, 60)
     assert uniform(counts(blocks, 61))
     assert uniform(counts(levels.goal, SIZE**2))
     assert uniform(counts(levels.start, SIZE**2))
@@ -184,7 +189,7 @@ def test_random_mazes():
 EDIT = quick_jit(jax.vmap(CAVES.mutate_level, (0, 0, None)), static_argnums=2)
 
 
-@settings(deadline=None, max_examples=20)
+@settings(deadline=None, max_examples=5)
 @given(st.integers(0, 2**31 - 1))
 def test_edited_levels_are_valid(seed):
     key, edit_key = jax.random.split(jax.random.key(seed))
@@ -209,10 +214,15 @@ def test_what_edits_do():
     removed = goal != 0  # moved (1/6, but for one cell in 9), or covered: 5 of 6 contents on its cell
     assert near(removed.sum(), 1 / 6 * 8 / 9 + 5 / 6 / 9)
     assert near((start != 8).sum(), 1 / 6 * 8 / 9 + 5 / 6 / 9)
-    covered = (flat[:, 0] != EMPTY) & removed  # the goal goes to one of 7 free cells
-    counts = np.bincount(goal[covered], minlength=9)
-    assert (counts[1:8] > 0).all()
-    assert counts[0] == counts[8] == 0
+
+
+def test_a_removed_goal_goes_to_a_free_cell():
+    level = level_of("G##", "#.#", "#MS")
+    keys = jax.random.split(jax.random.key(2), 1_000)
+    layout, goal, _ = quick_jit(jax.vmap(lambda key: CAVES.mutate_level(key, level, 1)))(keys)
+    covered = np.isin(layout[:, 0, 0], (WALL, LAVA))
+    assert covered.sum() > 10
+    assert set(np.asarray(goal)[covered]) == {4, 7}
 
 
 def test_edits_of_a_level_that_is_full():

@@ -19,7 +19,7 @@ LEVEL = level_of(
     "...#",
 )
 PARAMS = DEFAULTS.replace(level=LEVEL)
-STEP, RESET = quick_jit(ENV.step), quick_jit(ENV.reset)
+STEP, STEP_ENV, RESET = quick_jit(ENV.step), quick_jit(ENV.step_env), quick_jit(ENV.reset)
 
 
 def facing(direction, params=PARAMS, env=ENV, reset=RESET):
@@ -72,7 +72,7 @@ def test_turns(direction):
 )
 def test_steps_forward(direction, position, reward, ends):
     state, _ = facing(direction)
-    _, after, measured, terminated, info = ENV.step_env(KEY, state, FORWARD, PARAMS)
+    _, after, measured, terminated, info = STEP_ENV(KEY, state, FORWARD, PARAMS)
     np.testing.assert_array_equal(after.position, position)
     assert (float(measured), bool(terminated), bool(info["success"])) == (reward, ends, False)
     assert float(info["discount"]) == 1.0 - ends

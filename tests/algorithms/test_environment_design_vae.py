@@ -72,7 +72,7 @@ def test_the_loss_by_hand():
     np.testing.assert_allclose(log_prob["goal"], -np.log(3), rtol=1e-6)
     np.testing.assert_allclose(log_prob["start"], -np.log(2), rtol=1e-6)
     mean, deviation = jnp.array([[1.0, 0.0]]), jnp.array([[1.0, 2.0]])
-    kl = 0.5 + (0.5 * 4 - 0.5 - np.log(2))
+    kl = (0.5 + (0.5 * 4 - 0.5 - np.log(2))) / 2  # of two entries
     expected = 0.04 * np.log(4) + 0.013 * (np.log(3) + np.log(2)) + 0.1 * kl
     np.testing.assert_allclose(vae_loss(uniform, mean, deviation, level, 0.1), expected, rtol=1e-5)
 

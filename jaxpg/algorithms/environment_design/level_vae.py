@@ -168,9 +168,13 @@ def vae_loss(
     levels: CaveLevel,
     kl_coefficient: ScalarLike,
 ) -> Float[Array, ""]:
-    """-(0.04 log p(layout) + 0.013 log p(goal) + 0.013 log p(start)) + kl_coefficient * KL(q || N(0, 1)), mean over levels."""
+    """-(0.04 log p(layout) + 0.013 log p(goal) + 0.013 log p(start)) + kl_coefficient * KL, mean over levels.
+
+    KL is that of q from N(0, 1), as in the authors' code the mean over the code's entries, not their sum: with the sum, at
+    these weights, the code would stay empty.
+    """
     log_prob = reconstruction_log_prob(logits, levels)
-    kl = 0.5 * (jnp.square(mean) + jnp.square(deviation) - 1.0 - 2.0 * jnp.log(deviation + 1e-8)).sum(-1)
+    kl = 0.5 * (jnp.square(mean) + jnp.square(deviation) - 1.0 - 2.0 * jnp.log(deviation + 1e-8)).mean(-1)
     likelihood = LAYOUT_WEIGHT * log_prob["layout"] + NODE_WEIGHT * (log_prob["goal"] + log_prob["start"])
     return (kl_coefficient * kl - likelihood).mean()
 
@@ -209,7 +213,8 @@ def train_vae(
         def loss(params: PyTree) -> tuple[Array, PyTree]:
             variables = {"params": params, "batch_stats": statistics}
             outputs, changed = vae.apply(variables, batch, noise_of(key), True, mutable=["batch_stats"])
-            return vae_loss(*outputs, batch, kl_coefficient), changed["batch_stats"]
+            logits, mean, deviation = outputs
+            return vae_loss(logits, mean, deviation, batch, kl_coefficient), changed["batch_stats"]
 
         (value, statistics), gradient = jax.value_and_grad(loss, has_aux=True)(params)
         params, optimizer_state = descend(optimizer, gradient, params, optimizer_state)

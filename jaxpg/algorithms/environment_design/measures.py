@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import scipy.stats
 from jaxtyping import Array, Float, PyTree
 
 from jaxpg.algorithm import InputError, Policy
@@ -44,7 +43,9 @@ def distribution_distance(
 
     Where the reference does not vary, in the statistic's own units.
     """
-    distance = lambda a, b: float(scipy.stats.wasserstein_distance(a, b) / (np.std(b) or 1.0))
+    from scipy import stats  # here, because it takes a second, and every import of jaxpg would
+
+    distance = lambda a, b: float(stats.wasserstein_distance(a, b) / (np.std(b) or 1.0))
     return {name: distance(statistics[name], reference[name]) for name in reference}
 
 

@@ -15,7 +15,6 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import struct
-from gymnax.environments import spaces
 from jaxtyping import Array, Float, Int, PyTree
 
 from jaxpg.algorithm import Algorithm, Metrics, Policy, Scalar, hyperparameter, register, static
@@ -72,10 +71,14 @@ class Building:
         self._num_steps = num_walls + 2
         self._num_nodes = math.prod(empty_level[0].shape)
 
-    def action_space(self, params: PyTree) -> spaces.Discrete:
+    def action_space(self, params: PyTree) -> Any:
+        from gymnax.environments import spaces  # here, because it takes seconds and starts JAX's backend
+
         return spaces.Discrete(self._num_nodes)
 
-    def observation_space(self, params: PyTree) -> spaces.Box:
+    def observation_space(self, params: PyTree) -> Any:
+        from gymnax.environments import spaces
+
         return spaces.Box(-jnp.inf, jnp.inf, (3 * self._num_nodes + self._num_steps + 1 + NOISE_SIZE,), jnp.float32)
 
     def reset(self, key: jax.Array, params: PyTree) -> tuple[Float[Array, " feature"], BuildingState]:

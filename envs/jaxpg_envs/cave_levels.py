@@ -157,4 +157,6 @@ def by_rank(
     """
     ranked = nodes[np.lexsort((rng.random(len(nodes)), distance[nodes]))]
     weights = 1.0 / np.arange(1, len(nodes) + 1)
+    if not len(nodes):  # of an open cave's walls, for one
+        return nodes
     return rng.choice(ranked, min(number, len(nodes)), replace=False, p=weights / weights.sum())

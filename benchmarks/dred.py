@@ -180,7 +180,7 @@ def generate_levels(setting: Setting, sets: dict[str, Any]) -> Generated:
     """As many levels as in the training set: by the autoencoder, between levels and from its prior, random ones, and edits."""
     env, _ = jaxpg_envs.make("CaveEscape-v0", size=setting.size)
     number, shape = setting.num_train, (setting.size, setting.size)
-    fields = {"vae_latent_size": 1024, "vae_hidden_sizes": (2048, 256), "vae_epochs": 200} | setting.autoencoder
+    fields: dict[str, Any] = {"vae_latent_size": 1024, "vae_hidden_sizes": (2048, 256), "vae_epochs": 200} | setting.autoencoder
     vae = LevelVAE(setting.size**2, fields["vae_latent_size"], fields["vae_hidden_sizes"])
     keys = jax.random.split(jax.random.key(1), 5)
     train, test = (jax.tree.map(jnp.asarray, sets[name]) for name in ("train", "test"))
@@ -314,7 +314,8 @@ def picture(outcomes: dict[str, Outcome], statistics: dict[str, Any], generated:
     """Learning curves on both sets, level statistics by generator, and some levels of each."""
     env, _ = jaxpg_envs.make("CaveEscape-v0", size=setting.size)
     figure = Picture(figsize=(11, 12), layout="constrained")
-    curves, bars, shown = figure.subfigures(3, 1, height_ratios=(1.1, 0.9, 1.6))
+    parts: Any = figure.subfigures(3, 1, height_ratios=(1.1, 0.9, 1.6))
+    curves, bars, shown = parts
     at = np.linspace(setting.steps / PIECES, setting.steps, PIECES)
     for axes, name in zip(curves.subplots(1, 2, sharey=True), ("train", "test"), strict=True):
         plain_axes(axes)

@@ -123,6 +123,7 @@ class Parts(NamedTuple):
         `params_axis=0`, every environment has a row of `env_params`.
       learn: `(key, learner, transitions) -> (learner, metrics)`.
       policy: `(learner, deterministic=True) -> Policy`.
+      appraise: `(learner, transitions) -> (learner, experience)`: features, values and scaled rewards, as `learn` has them.
       initial_carry: the memory at the start of an episode, for `init_rollout`.
     """
 
@@ -130,6 +131,7 @@ class Parts(NamedTuple):
     collect: Callable[..., tuple[RolloutState, Transition]]
     learn: Callable[[jax.Array, Learner, Transition], tuple[Learner, Metrics]]
     policy: Callable[..., Policy]
+    appraise: Callable[[Learner, Transition], tuple[Learner, Experience]]
     initial_carry: PyTree = ()
 
 
@@ -138,8 +140,7 @@ class Actor(NamedTuple):
 
     Attributes:
       init: `(key, init_optimizer) -> learner`.
-      collect, policy: as in `Parts`.
-      appraise: `(learner, transitions) -> (learner, experience)`: features, values and scaled rewards.
+      collect, policy, appraise: as in `Parts`.
       observe: `(learner, transitions) -> learner` with the observations counted: the last thing that an update does, so
         that acting and learning within it saw the same statistics.
     """

@@ -108,6 +108,8 @@ _JAXPG = {
     "PointOmni-v0": ("jaxpg", "move a point mass to every place: quality-diversity"),
     "TrapOmni-v0": ("jaxpg", "the same with a U-shaped wall in the way"),
     "PlanarArm-v0": ("jaxpg", "reach every place with an arm bent evenly, in one step: quality-diversity"),
+    "CaveEscape-v0": ("jaxpg", "find the way out of a cave, by moss and past lava: environment design"),
+    "Maze-v0": ("jaxpg", "find the goal in a maze seen in part: environment design"),
 }
 
 # Modules and functions that make them; target reaching has variants of one class.
@@ -116,6 +118,8 @@ _JAXPG_FACTORIES = {
     "PointOmni-v0": ("point_omni", "point_omni"),
     "TrapOmni-v0": ("point_omni", "trap_omni"),
     "PlanarArm-v0": ("planar_arm", "planar_arm"),
+    "CaveEscape-v0": ("cave_escape", "cave_escape"),
+    "Maze-v0": ("maze", "maze"),
 }
 
 _own: dict[str, tuple[Entry, Callable[..., tuple[Any, Any]]]] = {}

@@ -58,7 +58,9 @@ def make_parts(config: A2CConfig, env: Any, env_params: PyTree, network: ActorCr
         learner, metrics = actor_critic_step(config, network, optimizer, learner, e, advantages, targets)
         return actor.observe(learner, transitions), metrics
 
-    return Parts(lambda key: actor.init(key, optimizer.init), actor.collect, learn, actor.policy, network.initial_carry)
+    return Parts(
+        lambda key: actor.init(key, optimizer.init), actor.collect, learn, actor.policy, actor.appraise, network.initial_carry
+    )
 
 
 @register(

@@ -92,7 +92,7 @@ def make_parts(config: IMPALAConfig, env: Any, env_params: PyTree, network: Acto
         metrics["clipped_ratios"] = (log_ratio > jnp.log(config.rho_clip)).mean(dtype=jnp.float32)
         return actor.observe(learner, transitions), metrics
 
-    return Parts(init, collect, learn, actor.policy, network.initial_carry)
+    return Parts(init, collect, learn, actor.policy, actor.appraise, network.initial_carry)
 
 
 @register(

@@ -181,7 +181,9 @@ def make_parts(
         learner = learner._replace(params=params, optimizer_state=optimizer_state)
         return actor.observe(learner, transitions), metrics
 
-    return Parts(lambda key: actor.init(key, optimizer.init), actor.collect, learn, actor.policy, network.initial_carry)
+    return Parts(
+        lambda key: actor.init(key, optimizer.init), actor.collect, learn, actor.policy, actor.appraise, network.initial_carry
+    )
 
 
 def chunks_of(samples: int, chunk_size: int) -> int:

@@ -70,7 +70,9 @@ def make_parts(config: REINFORCEConfig, env: Any, env_params: PyTree, network: A
         learner, metrics = actor_critic_step(coefficients, network, optimizer, learner, experience, weights, returns)
         return actor.observe(learner, transitions), metrics
 
-    return Parts(lambda key: actor.init(key, optimizer.init), actor.collect, learn, actor.policy, network.initial_carry)
+    return Parts(
+        lambda key: actor.init(key, optimizer.init), actor.collect, learn, actor.policy, actor.appraise, network.initial_carry
+    )
 
 
 def has_ended(done: Bool[Array, "time env"]) -> Bool[Array, "time env"]:

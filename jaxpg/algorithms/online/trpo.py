@@ -138,7 +138,7 @@ def make_parts(config: TRPOConfig, env: Any, env_params: PyTree, network: ActorC
     def init(key: jax.Array) -> Learner:
         return actor.init(key, lambda params: optimizer.init(params["critic"]))
 
-    return Parts(init, actor.collect, learn, actor.policy, network.initial_carry)
+    return Parts(init, actor.collect, learn, actor.policy, actor.appraise, network.initial_carry)
 
 
 @register(

@@ -1,0 +1,1 @@
+"""Algorithms that choose the levels a student trains on."""

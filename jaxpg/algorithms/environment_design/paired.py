@@ -1,0 +1,171 @@
+"""PAIRED (Dennis et al., 2020, arXiv 2012.02096): an adversary builds the levels that one student can solve and another cannot.
+
+The adversary places goal and start, then walls, one cell per step, seeing the level so far, the step and a random vector. Two
+students play what it built and learn from it, the antagonist and the protagonist, which is the policy. The adversary is paid
+the regret: the best return of the antagonist less the mean return of the protagonist.
+
+Differences from the paper: the adversary has the sizes of the students' actor and critic and no memory; where goal and start
+coincide, the start moves to the next cell; levels have walls alone (on CaveEscape no lava or moss), and a maze's first
+direction is always the same.
+"""
+
+import math
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jaxtyping import Array, Float, Int, PyTree
+
+from jaxpg.algorithm import Algorithm, Metrics, Policy, Scalar, hyperparameter, register, static
+from jaxpg.algorithms.environment_design import scores
+from jaxpg.algorithms.environment_design.curriculum import CurriculumConfig, make_student, num_updates, split_params
+from jaxpg.algorithms.online import ppo
+from jaxpg.algorithms.online.ppo import PPOConfig
+from jaxpg.on_policy import Learner, make_network
+from jaxpg.rollout import init_rollout
+from jaxpg_envs.levels import WALL
+
+NOISE_SIZE = 50  # of the random vector
+
+
+@struct.dataclass
+class PAIREDConfig(CurriculumConfig):
+    """The students' hyperparameters and the adversary's."""
+
+    levels: Literal["generator"] = static("generator", "the adversary makes them")
+    num_walls: int = static(25, "walls that the adversary may build, several of them in one place")
+    adversary_learning_rate: Scalar = hyperparameter(1e-4, "step size of the adversary", low=0)
+    adversary_entropy_coefficient: Scalar = hyperparameter(0.0, "weight of the adversary's entropy bonus", low=0)
+
+
+class PAIREDState(NamedTuple):
+    """The whole state of a run."""
+
+    key: jax.Array
+    learner: Learner
+    antagonist: Learner
+    adversary: Learner
+    updates: Int[Array, ""]
+
+
+class BuildingState(NamedTuple):
+    """The level so far, the number of steps, and the random vector of the episode."""
+
+    level: PyTree
+    time: Int[Array, ""]
+    noise: Float[Array, " noise"]
+
+
+class Building:
+    """Designing a level as an environment with gymnax's interface: each action names a cell, first the goal's.
+
+    An episode is `num_walls` + 2 steps; it pays nothing, as what a level is worth shows only when it is played. Nothing is
+    reset at its end, so that the last state holds the level.
+    """
+
+    name = "Building"
+
+    def __init__(self, empty_level: PyTree, num_walls: int) -> None:
+        self._empty = empty_level
+        self._num_steps = num_walls + 2
+        self._num_nodes = math.prod(empty_level[0].shape)
+
+    def action_space(self, params: PyTree) -> Any:
+        from gymnax.environments import spaces  # here, because it takes seconds and starts JAX's backend
+
+        return spaces.Discrete(self._num_nodes)
+
+    def observation_space(self, params: PyTree) -> Any:
+        from gymnax.environments import spaces
+
+        return spaces.Box(-jnp.inf, jnp.inf, (3 * self._num_nodes + self._num_steps + 1 + NOISE_SIZE,), jnp.float32)
+
+    def reset(self, key: jax.Array, params: PyTree) -> tuple[Float[Array, " feature"], BuildingState]:
+        """An empty level and a new random vector."""
+        state = BuildingState(self._empty, jnp.int32(0), jax.random.normal(key, (NOISE_SIZE,)))
+        return self._observe(state), state
+
+    def step(self, key: jax.Array, state: BuildingState, action: Int[Array, ""], params: PyTree) -> tuple:
+        """Places goal, start or a wall; nothing where a wall would cover them."""
+        level, node = state.level, action.astype(jnp.int32)
+        start = jnp.where(node == level.goal, (node + 1) % self._num_nodes, node)
+        cells = level[0].reshape(-1)
+        walled = cells.at[node].set(
+            jnp.where((node == level.goal) | (node == level.start), cells[node], WALL).astype(cells.dtype)
+        )
+        level = level._replace(
+            **{level._fields[0]: jnp.where(state.time > 1, walled, cells).reshape(level[0].shape)},
+            goal=jnp.where(state.time == 0, node, level.goal),
+            start=jnp.where(state.time == 1, start, level.start),
+        )
+        state = BuildingState(level, state.time + 1, state.noise)
+        observation = self._observe(state)
+        done = state.time >= self._num_steps
+        return observation, state, jnp.float32(0), done, jnp.bool_(False), {"final_observation": observation}
+
+    def _observe(self, state: BuildingState) -> Float[Array, " feature"]:
+        one_hot = lambda node, placed: jax.nn.one_hot(node, self._num_nodes) * placed
+        walls = (state.level[0].reshape(-1) == WALL).astype(jnp.float32)
+        goal, start = one_hot(state.level.goal, state.time > 0), one_hot(state.level.start, state.time > 1)
+        return jnp.concatenate([walls, goal, start, jax.nn.one_hot(state.time, self._num_steps + 1), state.noise])
+
+
+@register(
+    "paired",
+    PAIREDConfig,
+    paper="Dennis et al. 2020, arXiv 2012.02096",
+    field="environment_design",
+    actions="discrete, continuous",
+    status="implemented",
+)
+def paired(config: PAIREDConfig, env: Any, params: PyTree) -> Algorithm:
+    """Two students, and an adversary that is paid their regret."""
+    params, _ = split_params("paired", config, env, params)
+    updates = num_updates(config, 2)
+    student = make_student(config, env, params, updates)
+    building = Building(jax.tree.map(lambda x: jnp.zeros_like(jnp.asarray(x)), params.level), config.num_walls)
+    adversary_config = PPOConfig(
+        total_steps=updates * config.num_envs * (config.num_walls + 2),
+        num_envs=config.num_envs,
+        num_steps=config.num_walls + 2,
+        num_epochs=config.num_epochs,
+        num_minibatches=1,
+        hidden_sizes=config.hidden_sizes,
+        normalize_observations=False,
+        normalize_rewards=False,
+        anneal_learning_rate=config.anneal_learning_rate,
+        learning_rate=config.adversary_learning_rate,
+        discount=config.discount,
+        entropy_coefficient=config.adversary_entropy_coefficient,
+    )
+    adversary = ppo.make_parts(adversary_config, building, (), make_network("paired", adversary_config, building, ()))
+
+    def init(key: jax.Array) -> PAIREDState:
+        key, *keys = jax.random.split(key, 4)
+        return PAIREDState(key, student.init(keys[0]), student.init(keys[1]), adversary.init(keys[2]), jnp.int32(0))
+
+    def build(key: jax.Array, learner: Learner) -> tuple[PyTree, PyTree]:
+        """Levels, and the steps that led to them."""
+        reset_key, act_key = jax.random.split(key)
+        start = init_rollout(reset_key, building, (), config.num_envs)
+        end, transitions = adversary.collect(act_key, learner, start, ())
+        return end.env_state.level, transitions
+
+    def update(state: PAIREDState) -> tuple[PAIREDState, Metrics]:
+        key, build_key, learn_key, *keys = jax.random.split(state.key, 7)
+        levels, steps = build(build_key, state.adversary)
+        played, outcome, metrics = student.play(keys[0], state.learner, levels)
+        rival_played, rival_outcome, _ = student.play(keys[1], state.antagonist, levels)
+        regret = scores.regret(rival_outcome.episodes, outcome.episodes)
+        steps = steps._replace(reward=jnp.where(steps.done, regret, 0.0))
+        learner, learning = student.learn(keys[2], state.learner, played)
+        antagonist, _ = student.learn(keys[3], state.antagonist, rival_played)
+        builder, building_metrics = adversary.learn(learn_key, state.adversary, steps)
+        metrics |= learning | {"regret": regret.mean(), "adversary_entropy": building_metrics["entropy"]}
+        return PAIREDState(key, learner, antagonist, builder, state.updates + 1), metrics
+
+    def policy(state: PAIREDState, deterministic: bool = True) -> Policy:
+        return student.policy(state.learner, deterministic)
+
+    return Algorithm(init, update, policy, config, 2 * config.num_envs * config.num_steps, updates)

@@ -1,0 +1,207 @@
+"""Prioritised level replay (Jiang et al., 2021, arXiv 2010.03934) and its robust variant (Jiang et al., 2021, 2110.02439).
+
+A buffer remembers how much the student could still learn from each level, and levels are replayed by the rank of that score,
+some by how long ago they were played. Robust PLR learns from replayed levels only: new ones are played to be scored.
+
+On a training set (`levels` = dataset) the buffer is the set: every level is played once, then only replayed. From the
+generator, the buffer begins empty. Differences from the papers, which toss a coin at every update whether to replay: PLR tosses
+it for every environment, and robust PLR looks at one batch of new levels in every update, after the batch it replays, which is
+a replay probability of 1/2.
+"""
+
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jaxtyping import Array, Bool, Float, Int, PyTree
+
+from jaxpg.algorithm import Algorithm, InputError, Metrics, Scalar, hyperparameter, register, static
+from jaxpg.algorithms.environment_design import level_buffer, scores
+from jaxpg.algorithms.environment_design.curriculum import (
+    LEVELS_HELP,
+    Choice,
+    Curriculum,
+    CurriculumConfig,
+    Outcome,
+    as_algorithm,
+    sample_levels,
+    split_params,
+    where_rows,
+)
+from jaxpg.algorithms.environment_design.level_buffer import LevelBuffer
+
+
+@struct.dataclass
+class ReplayConfig(CurriculumConfig):
+    """The student's hyperparameters and those of the buffer."""
+
+    buffer_size: int = static(4000, "levels that are remembered; a training set that is not added to is its own buffer")
+    score: Literal["value_l1", "grounded_value_l1", "positive_value_loss", "max_mc"] = static(
+        "value_l1", "what makes a level worth a replay"
+    )
+    prioritization: Literal["rank", "proportional"] = static("rank", "by the rank of scores, or in proportion to them")
+    temperature: Scalar = hyperparameter(0.1, "of prioritisation; the lower, the more the best levels count", low=1e-3)
+    staleness_coefficient: Scalar = hyperparameter(0.3, "share of levels that are replayed by staleness", low=0, high=1)
+    minimum_fill: Scalar = hyperparameter(0.5, "share of the buffer that is filled with new levels first", low=0, high=1)
+
+
+@struct.dataclass
+class PLRConfig(ReplayConfig):
+    """Hyperparameters."""
+
+    replay_probability: Scalar = hyperparameter(0.5, "share of replayed levels (generator)", low=0, high=1)
+
+
+@struct.dataclass
+class RobustPLRConfig(ReplayConfig):
+    """Hyperparameters."""
+
+    levels: Literal["dataset", "generator"] = static("generator", LEVELS_HELP)
+    score: Literal["value_l1", "grounded_value_l1", "positive_value_loss", "max_mc"] = static(
+        "positive_value_loss", "what makes a level worth a replay"
+    )
+    temperature: Scalar = hyperparameter(0.3, "of prioritisation; the lower, the more the best levels count", low=1e-3)
+
+
+def score_of(config: ReplayConfig, outcome: Outcome, max_returns: Float[Array, " level"]) -> Float[Array, " level"]:
+    """The score that the configuration names; `max_returns` are the best ever seen on the levels."""
+    if config.score == "value_l1":
+        return outcome.value_l1
+    if config.score == "grounded_value_l1":
+        return scores.grounded(outcome.value_l1, max_returns)
+    if config.score == "positive_value_loss":
+        return outcome.positive_value_loss
+    return scores.max_mc(outcome.mean_value, max_returns)
+
+
+def priorities(config: ReplayConfig, buffer: LevelBuffer, now: Int[Array, ""]) -> Float[Array, " slot"]:
+    """Probabilities of a replay: (1 - rho) P_score + rho P_staleness, of all levels that were seen.
+
+    Source: Jiang et al. 2021 (arXiv 2010.03934), section 3.
+    """
+    by = level_buffer.rank_weights if config.prioritization == "rank" else level_buffer.proportional_weights
+    by_score = by(buffer.score, buffer.seen, config.temperature)
+    by_staleness = level_buffer.staleness_weights(buffer, buffer.seen, now)
+    return (1.0 - config.staleness_coefficient) * by_score + config.staleness_coefficient * by_staleness
+
+
+def update_buffer(
+    config: ReplayConfig, buffer: LevelBuffer, slots: Int[Array, " n"], outcome: Outcome, now: Int[Array, ""]
+) -> LevelBuffer:
+    """Scores the levels that were played."""
+    known = buffer.max_return.at[slots].get(mode="fill", fill_value=-jnp.inf)
+    max_returns = jnp.maximum(known, outcome.episodes.max_return)
+    return level_buffer.update_scores(buffer, slots, score_of(config, outcome, max_returns), max_returns, now)
+
+
+def insert_levels(
+    config: ReplayConfig, buffer: LevelBuffer, levels: PyTree, outcome: Outcome, is_new: Bool[Array, " n"], now: Int[Array, ""]
+) -> tuple[LevelBuffer, Metrics]:
+    """Scores new levels and keeps them in place of those of lower score."""
+    score = score_of(config, outcome, outcome.episodes.max_return)
+    priority = jnp.where(is_new, score, -jnp.inf)
+    buffer, entered = level_buffer.insert(buffer, levels, score, outcome.episodes.max_return, priority, buffer.score, now)
+    return buffer, {"admitted": entered.mean(dtype=jnp.float32)}
+
+
+def is_ready(config: ReplayConfig, buffer: LevelBuffer) -> Bool[Array, ""]:
+    """Whether there are enough levels to replay."""
+    return buffer.seen.mean(dtype=jnp.float32) >= config.minimum_fill
+
+
+def measure(buffer: LevelBuffer, choice: Choice, now: Int[Array, ""]) -> Metrics:
+    """How full the buffer is, the scores in it, how old they are, and the share of replayed levels."""
+    seen = jnp.maximum(buffer.seen.sum(), 1)
+    mean = lambda x: jnp.sum(x, where=buffer.seen) / seen
+    return {
+        "buffer_fill": buffer.seen.mean(dtype=jnp.float32),
+        "buffer_score": mean(buffer.score),
+        "buffer_solved": mean((buffer.max_return > 0).astype(jnp.float32)),
+        "buffer_staleness": mean((now - buffer.last_sampled).astype(jnp.float32)),
+        "replayed": (choice.slots < buffer.score.size).mean(dtype=jnp.float32),
+    }
+
+
+def replay(
+    config: ReplayConfig,
+    env: Any,
+    dataset: PyTree,
+    capacity: int,
+    new_level_probability: Float[Array, ""] | float,
+    learn_from_new: bool,
+) -> Curriculum:
+    """A curriculum that replays. It proposes nothing, but could admit.
+
+    Levels of the dataset are visited first. Then replayed are all that are chosen or, with a generator, some by a coin.
+
+    Args:
+      new_level_probability: how likely a level comes from the generator.
+      learn_from_new: whether the student learns while the buffer is not ready.
+
+    Raises:
+      InputError: more environments than levels.
+    """
+    if capacity < config.num_envs:
+        raise InputError(f"num_envs = {config.num_envs} environments need as many levels, but there are {capacity}")
+
+    def init(key: jax.Array) -> LevelBuffer:
+        return level_buffer.init_buffer(capacity, jax.eval_shape(env.sample_level, key), dataset)
+
+    def choose(key: jax.Array, buffer: LevelBuffer, now: Int[Array, ""]) -> Choice:
+        slot_key, level_key, coin_key = jax.random.split(key, 3)
+        sampled = level_buffer.sample(slot_key, priorities(config, buffer, now), config.num_envs)
+        if dataset is not None:
+            visiting = level_buffer.to_visit(buffer).any()
+            slots = jnp.where(visiting, level_buffer.first_to_visit(buffer, config.num_envs), sampled)
+            return Choice(level_buffer.levels_at(buffer, slots), slots, jnp.bool_(True))
+        ready = is_ready(config, buffer)
+        is_new = ~ready | jax.random.bernoulli(coin_key, new_level_probability, (config.num_envs,))
+        new, old = sample_levels(env, level_key, config.num_envs), level_buffer.levels_at(buffer, sampled)
+        return Choice(where_rows(is_new, new, old), jnp.where(is_new, capacity, sampled), ready | learn_from_new)
+
+    def record(buffer: LevelBuffer, choice: Choice, outcome: Outcome, now: Int[Array, ""]) -> LevelBuffer:
+        buffer = update_buffer(config, buffer, choice.slots, outcome, now)
+        if dataset is not None:
+            return buffer
+        return insert_levels(config, buffer, choice.levels, outcome, choice.slots >= capacity, now)[0]
+
+    def admit(buffer: LevelBuffer, levels: PyTree, outcome: Outcome, now: Int[Array, ""]) -> tuple[LevelBuffer, Metrics]:
+        return insert_levels(config, buffer, levels, outcome, jnp.ones(config.num_envs, bool), now)
+
+    return Curriculum(init=init, choose=choose, record=record, admit=admit, measure=measure)
+
+
+@register(
+    "plr",
+    PLRConfig,
+    paper="Jiang et al. 2021, arXiv 2010.03934",
+    field="environment_design",
+    actions="discrete, continuous",
+    status="implemented",
+)
+def plr(config: PLRConfig, env: Any, params: PyTree) -> Algorithm:
+    """Replay of a training set, or of random levels beside new ones."""
+    params, dataset = split_params("plr", config, env, params)
+    capacity = config.buffer_size if dataset is None else jax.tree.leaves(dataset)[0].shape[0]
+    curriculum = replay(config, env, dataset, capacity, 1.0 - config.replay_probability, learn_from_new=True)
+    return as_algorithm(config, env, params, curriculum)
+
+
+@register(
+    "robust_plr",
+    RobustPLRConfig,
+    paper="Jiang et al. 2021, arXiv 2110.02439",
+    field="environment_design",
+    actions="discrete, continuous",
+    status="implemented",
+)
+def robust_plr(config: RobustPLRConfig, env: Any, params: PyTree) -> Algorithm:
+    """Replay of random levels, new ones being played without learning from them."""
+    params, dataset = split_params("robust_plr", config, env, params)
+    curriculum = replay(config, env, dataset, config.buffer_size, 0.0, learn_from_new=False)
+
+    def propose(key: jax.Array, buffer: LevelBuffer, choice: Choice, outcome: Outcome) -> PyTree:
+        return sample_levels(env, key, config.num_envs)
+
+    return as_algorithm(config, env, params, curriculum._replace(propose=propose))

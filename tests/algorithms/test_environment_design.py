@@ -1,0 +1,416 @@
+"""Environment design: which levels come next under each method, and that the student learns from them."""
+
+from functools import cache
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from checks import assert_close, assert_same, numbers, quick_jit, row
+from environments import Walk
+
+import jaxpg
+from jaxpg.algorithm import REGISTRY, InputError, configure
+from jaxpg.algorithms.environment_design import dred, level_buffer, plr
+from jaxpg.algorithms.environment_design.curriculum import Outcome, make_student, split_params
+from jaxpg.algorithms.environment_design.measures import (
+    distribution_distance,
+    mutual_information_probe,
+    returns_on_levels,
+    statistics_of,
+)
+from jaxpg.algorithms.environment_design.paired import Building
+from jaxpg.experiment.checkpoints import from_host, to_host
+from jaxpg_envs.cave_escape import cave_escape
+from jaxpg_envs.levels import CaveLevel, level_set
+from jaxpg_envs.maze import maze
+
+KEY = jax.random.key(0)
+ENV, ONE = cave_escape(5, 12)
+NUM_LEVELS = 10
+LEVELS = jax.vmap(ENV.sample_level)(jax.random.split(KEY, NUM_LEVELS))
+PARAMS = ONE.replace(level=LEVELS)
+SMALL = {"num_envs": 4, "num_steps": 16, "num_epochs": 2, "hidden_sizes": (8,), "memory": "none", "learning_rate": 0.02}
+SMALL |= {"total_steps": 20 * 2 * 4 * 16}
+VAE = {"vae_latent_size": 4, "vae_hidden_sizes": (16,), "vae_epochs": 4, "vae_batch_size": 8, "num_points": 2}
+SIZES = {
+    "domain_randomization": {},
+    "plr": {},
+    "robust_plr": {"buffer_size": 8},
+    "accel": {"buffer_size": 8},
+    "sfl": {"buffer_size": 4, "period": 3, "copies": 2},
+    "paired": {"num_walls": 3},
+    "dred": {"buffer_size": 14, **VAE},
+    "el_dred": {"buffer_size": 14, "generation": "edits"},
+}
+DESIGNERS = sorted(SIZES)
+
+
+def make(name, params=PARAMS, **fields):
+    return jaxpg.make("dred" if name == "el_dred" else name, ENV, params, **{**SMALL, **SIZES[name], **fields})
+
+
+@cache
+def compiled(name, **fields):
+    """`(init, update)`, compiled once for all tests."""
+    algorithm = make(name, **fields)
+    return quick_jit(algorithm.init), quick_jit(algorithm.update)
+
+
+@cache
+def states(name, number=6, **fields):
+    """The states of a run, the first one before any update, and the metrics of every update."""
+    init, update = compiled(name, **fields)
+    run, rows = [init(KEY)], []
+    for _ in range(number):
+        state, metrics = update(run[-1])
+        run.append(state)
+        rows.append(metrics)
+    return run, rows
+
+
+def as_rows(levels):
+    """Levels as a set of tuples."""
+    return {(*np.asarray(layout).ravel().tolist(), int(goal), int(start)) for layout, goal, start in zip(*levels, strict=True)}
+
+
+def differs(a, b):
+    return any((x != y).any() for x, y in zip(*map(jax.tree.leaves, (numbers(a), numbers(b))), strict=True))
+
+
+# --- What all of them promise -------------------------------------------------------------------------------------------
+
+
+def test_all_are_tested():
+    found = {entry.name for entry in REGISTRY.values() if entry.field == "environment_design"}
+    assert found == set(DESIGNERS) - {"el_dred"}
+
+
+@pytest.mark.parametrize("name", DESIGNERS)
+def test_an_update_keeps_the_state_in_shape(name):
+    algorithm = make(name)
+    before = jax.eval_shape(algorithm.init, KEY)
+    after, metrics = jax.eval_shape(algorithm.update, before)
+    describe = lambda tree: jax.tree.map(lambda x: (x.shape, x.dtype, x.weak_type), tree)
+    assert describe(after) == describe(before)
+    assert {x.shape for x in metrics.values()} == {()}
+    assert {"episodes", "episode_return", "episode_length", "episode_solved"} <= set(metrics)
+
+
+@pytest.mark.parametrize("name", DESIGNERS)
+def test_the_student_learns_and_nothing_is_traced_again(name):
+    run, rows = states(name)
+    assert compiled(name)[1]._cache_size() == 1
+    assert differs(run[-1].learner.params, run[0].learner.params)
+    assert all(jnp.isfinite(value) for metrics in rows for value in metrics.values())
+    assert run[-1].updates == len(rows)
+
+
+@pytest.mark.parametrize(
+    ("student", "memory"), [("a2c", "gru"), ("impala", "lstm"), ("ppo", "gru"), ("ppo", "lstm"), ("trpo", "gru")]
+)
+def test_any_student_with_any_memory(student, memory):
+    algorithm = make("plr", student=student, memory=memory, memory_size=5)
+    before = jax.eval_shape(algorithm.init, KEY)
+    after, _ = jax.eval_shape(algorithm.update, before)
+    assert jax.tree.map(jnp.shape, after) == jax.tree.map(jnp.shape, before)
+    assert ("memory" in before.learner.params) == (memory != "none")
+
+
+def test_seeds_side_by_side_are_the_seeds_alone():
+    run, _ = states("dred")
+    algorithm = make("dred")
+    two = jax.tree.map(lambda *x: jnp.stack(x), run[2], run[3])
+    following, _ = quick_jit(jax.vmap(algorithm.update))(two)
+    for index, expected in enumerate((run[3], run[4])):
+        assert_close(row(following, index), expected, rtol=1e-3, atol=1e-4)
+
+
+def test_a_saved_run_goes_on_to_the_same_bits():
+    run, _ = states("dred")
+    restored = from_host(to_host(run[3]), jax.eval_shape(lambda x: x, run[3]))
+    for expected in run[4:6]:
+        restored, _ = compiled("dred")[1](restored)
+        assert_same(restored, expected)
+
+
+# --- Where levels come from ---------------------------------------------------------------------------------------------
+
+
+def test_the_set_is_given_in_params_or_made():
+    config = configure("plr", plr.PLRConfig, {"num_levels": 5})
+    one, given = split_params("plr", config, ENV, PARAMS)
+    assert_same(given, LEVELS)
+    assert one.level.goal.shape == ()
+    small, params = cave_escape(7, 12)
+    _, made = split_params("plr", config, small, params)
+    assert_same(made, level_set("train", 0, 5, 7))
+    # Where hyperparameters are traced, the set is still made on the host.
+    make = lambda rate: jaxpg.make("plr", small, params, **{**SMALL, "num_levels": 5, "learning_rate": rate}).init(KEY)
+    shapes = jax.eval_shape(jax.vmap(make), jnp.ones(2))
+    assert shapes.memory.level.layout.shape == (2, 5, 7, 7)
+
+
+def test_levels_are_played_from_their_own_starts_and_scored():
+    """The student meets row i's level in row i, from a fresh episode, to the end; the score is that of the advantages."""
+    config = configure("plr", plr.PLRConfig, SMALL)
+    params, _ = split_params("plr", config, ENV, PARAMS)
+    student = make_student(config, ENV, params, 1)
+    rows = jax.tree.map(lambda x: x[:4], LEVELS)
+    learner = quick_jit(student.init)(KEY)
+    transitions, outcome, _ = quick_jit(student.play)(KEY, learner, rows)
+    starts = jnp.concatenate([jnp.ones((1, 4), bool), transitions.done[:-1]])
+    for index in range(4):
+        at_level = params.replace(level=row(rows, index))
+        looks = {np.asarray(ENV.reset(jax.random.key(i), at_level)[0]).tobytes() for i in range(30)}
+        seen = np.asarray(transitions.observation)[np.asarray(starts[:, index]), index]
+        assert {x.tobytes() for x in seen} <= looks
+    assert transitions.done.sum() >= 4  # 12 steps at most
+    assert (outcome.episodes.completed == transitions.done.sum(0)).all()
+    assert (outcome.value_l1 > 0).all()
+    assert (outcome.positive_value_loss <= outcome.value_l1).all()
+
+
+def test_domain_randomization_of_a_set_stays_in_it():
+    from_set, generated = (make("domain_randomization", levels=levels) for levels in ("dataset", "generator"))
+    assert as_rows(from_set.init(KEY).memory) == as_rows(LEVELS)
+    assert generated.init(KEY).memory is None
+
+
+# --- PLR ----------------------------------------------------------------------------------------------------------------
+
+
+def test_every_level_of_the_set_is_played_once_before_any_is_replayed():
+    run, rows = states("plr")
+    seen = [np.asarray(state.memory.seen).sum() for state in run[:4]]
+    assert seen == [0, 4, 8, 10]
+    assert all(metrics["replayed"] == 1 for metrics in rows)
+    assert_same(run[-1].memory.level, LEVELS)
+
+
+def test_replay_probabilities_are_the_mixture():
+    """Scores 4, 1, 3 and an unseen 9: ranks 1, 3, 2; ages in update 10: 1, 4 and 5."""
+    buffer = level_buffer.init_buffer(4, row(LEVELS, 0), row(LEVELS, slice(4)))._replace(
+        score=jnp.array([4.0, 1, 3, 9]),
+        seen=jnp.array([True, True, True, False]),
+        last_sampled=jnp.array([9, 6, 5, 0], jnp.int32),
+    )
+    config = configure("plr", plr.PLRConfig, {"temperature": 0.5, "staleness_coefficient": 0.2})
+    by_rank = np.array([1, 1 / 9, 1 / 4, 0]) / (1 + 1 / 9 + 1 / 4)
+    expected = 0.8 * by_rank + 0.2 * np.array([0.1, 0.4, 0.5, 0])
+    np.testing.assert_allclose(plr.priorities(config, buffer, jnp.int32(10)), expected, rtol=1e-5)
+
+
+def test_robust_plr_learns_from_replayed_levels_only():
+    """Two updates, of 4 levels looked at and 4 played, fill half of 16 slots and more; until then nothing is learned."""
+    run, rows = states("robust_plr", buffer_size=32)
+    filled = [float(metrics["replayed"]) for metrics in rows]
+    assert filled == [0, 0, 1, 1, 1, 1]
+    assert_same(run[2].learner, run[0].learner)
+    assert differs(run[3].learner.params, run[2].learner.params)
+    assert run[2].memory.seen.sum() == 16
+    assert run[3].memory.seen.sum() == 20
+
+
+def test_plr_of_random_levels_learns_from_new_ones_as_well():
+    run, rows = states("plr", levels="generator", buffer_size=8)
+    assert differs(run[1].learner.params, run[0].learner.params)
+    assert [float(metrics["buffer_fill"]) for metrics in rows[:2]] == [0.5, pytest.approx(0.75, abs=0.25)]
+    assert 0 < np.mean([metrics["replayed"] for metrics in rows]) < 1
+
+
+@pytest.mark.parametrize("score", ["value_l1", "grounded_value_l1", "positive_value_loss", "max_mc"])
+def test_scores_by_name(score):
+    outcome = make_outcome(value_l1=[2.0, 3.0], positive=[1.0, 1.5], value=[0.25, 0.25])
+    config = configure("plr", plr.PLRConfig, {"score": score})
+    expected = {"value_l1": [2, 3], "grounded_value_l1": [0, 3], "positive_value_loss": [1, 1.5], "max_mc": [-0.25, 0.75]}
+    np.testing.assert_allclose(plr.score_of(config, outcome, jnp.array([0.0, 1.0])), expected[score])
+
+
+def make_outcome(value_l1, positive=(0.0, 0.0), value=(0.0, 0.0)):
+    return Outcome(None, *map(jnp.array, (value_l1, positive, value)))
+
+
+# --- ACCEL, SFL, PAIRED -------------------------------------------------------------------------------------------------
+
+
+def test_accel_edits_what_it_replays():
+    """One edit changes a cell, or moves goal or start and empties where they are: on a set, only such levels enter."""
+    run, _ = states("accel", levels="dataset", buffer_size=24, num_edits=1)
+    near = lambda a, b: (a.layout != b.layout).sum() <= 3 and {int(a.goal), int(a.start)} & {int(b.goal), int(b.start)}
+    buffer = numbers(run[3].memory)
+    for slot in np.flatnonzero(buffer.seen & ~buffer.is_dataset):
+        assert any(near(row(buffer.level, slot), row(buffer.level, other)) for other in range(NUM_LEVELS))
+    assert buffer.seen.sum() == 10 + 12
+
+
+def test_sfl_changes_its_buffer_at_the_end_of_a_period():
+    run, rows = states("sfl", num_steps=48)
+    empty = [not state.memory.current.seen.any() for state in run]
+    assert empty == [True] * 3 + [False] * 4
+    current = run[3].memory.current
+    assert ((current.score > 0) == current.seen).all()
+    assert_same(run[4].memory.current, current)
+    assert not run[3].memory.next.seen.any()
+    assert rows[0]["replayed"] == 0 < sum(metrics["replayed"] for metrics in rows[3:])
+
+
+def test_paired_builds_levels_with_walls_goal_and_start():
+    building = Building(CaveLevel(jnp.zeros((2, 3), jnp.int8), jnp.int32(0), jnp.int32(0)), num_walls=3)
+    observation, state = building.reset(KEY, ())
+    for action in (4, 4, 5, 4, 1):  # the start goes on to 5; neither is walled
+        assert observation.shape == building.observation_space(()).shape
+        observation, state, _, terminated, _, _ = building.step(KEY, state, jnp.int32(action), ())
+    assert terminated
+    assert (int(state.level.goal), int(state.level.start)) == (4, 5)
+    assert state.level.layout.tolist() == [[0, 1, 0], [0, 0, 0]]
+
+
+def test_paired_pays_the_adversary_the_regret():
+    run, rows = states("paired")
+    assert differs(run[1].antagonist.params, run[0].antagonist.params)
+    assert differs(run[1].adversary.params, run[0].adversary.params)
+    assert all(metrics["regret"] > -1 for metrics in rows)
+
+
+# --- DRED ---------------------------------------------------------------------------------------------------------------
+
+
+def dred_buffer():
+    """Two levels of the set, of which one was solved, a generated and solved one, and an empty slot."""
+    return level_buffer.init_buffer(4, row(LEVELS, 0), row(LEVELS, slice(2)))._replace(
+        score=jnp.array([1.0, 4.0, 2.0, 0.0]),
+        max_return=jnp.array([0.5, 0.0, 0.5, -jnp.inf]),
+        last_sampled=jnp.array([3, 7, 0, 0], jnp.int32),
+        seen=jnp.array([True, True, True, False]),
+    )
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.25, 1.0])
+def test_the_mixture_of_dred(eta):
+    """P_S ranks 2 and 1 within the set; P_S' ranks 2 and 1 of the first and the third; ages 5 and 1 in update 8."""
+    config = configure("dred", dred.DREDConfig, {"temperature": 0.5, "second_temperature": 1.0, "staleness_coefficient": 0.3})
+    first, second, stale = np.array([[0.2, 0.8, 0, 0], [1 / 3, 0, 2 / 3, 0], [5 / 6, 1 / 6, 0, 0]])
+    expected = 0.7 * ((1 - eta) * first + eta * second) + 0.3 * stale
+    found = dred.priorities(config, dred_buffer(), jnp.float32(eta), 8)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    assert (found[2] == 0) == (eta == 0)
+
+
+def test_without_grounding_levels_that_were_never_solved_count():
+    config = configure("dred", dred.DREDConfig, {"grounded": False, "staleness_coefficient": 0.0})
+    found = dred.priorities(config, dred_buffer(), jnp.float32(1), 8)
+    np.testing.assert_allclose(found, np.array([1 / 3, 1, 1 / 2, 0]) / (11 / 6), rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["dred", "el_dred"])
+def test_the_set_stays_and_only_solved_levels_enter(name):
+    run, rows = states(name, 12)
+    for state, metrics in zip(run[1:], rows, strict=True):
+        buffer = state.memory.buffer
+        assert_same(row(buffer.level, slice(NUM_LEVELS)), LEVELS)
+        assert (np.asarray(buffer.is_dataset) == (np.arange(14) < NUM_LEVELS)).all()
+        generated = buffer.seen & ~buffer.is_dataset
+        assert (buffer.max_return > 0)[generated].all()
+        assert metrics["admitted"] <= metrics["generated_solved"]
+    assert run[-1].memory.buffer.seen[NUM_LEVELS:].any()
+    assert not run[2].memory.buffer.seen[NUM_LEVELS:].any()  # while the set was visited
+
+
+def test_at_eta_0_only_the_set_is_played():
+    _, rows = states("dred", 12, eta_end=0.0)
+    assert not any(metrics["generated_played"] for metrics in rows)
+    _, rows = states("dred", 12, eta_start=1.0, staleness_coefficient=0.0)
+    assert any(metrics["generated_played"] for metrics in rows)
+
+
+# --- Does it learn? -----------------------------------------------------------------------------------------------------
+
+
+def test_replaying_four_levels_solves_them():
+    """All can be solved in a few steps; a random policy solves less than half of the episodes."""
+    layout = jnp.zeros((4, 5, 5), jnp.int8).at[:, 2].set(jnp.array([0, 1, 1, 1, 0], jnp.int8))
+    levels = CaveLevel(layout, jnp.array([20, 24, 14, 10], jnp.int32), jnp.array([0, 4, 0, 4], jnp.int32))
+    params = ONE.replace(level=levels, max_steps_in_episode=30)
+    sizes = {**SMALL, "num_envs": 16, "num_steps": 32, "num_epochs": 4, "num_minibatches": 4, "hidden_sizes": (32,)}
+    sizes["levels"] = "dataset"
+    algorithm = jaxpg.make("domain_randomization", ENV, params, **{**sizes, "learning_rate": 1e-2, "total_steps": 40 * 512})
+
+    def run(key):
+        state, _ = jaxpg.train(algorithm, key)
+        score = lambda state: returns_on_levels(algorithm.policy(state, False), ENV, params, levels, key).mean()
+        return score(algorithm.init(key)), score(state)
+
+    before, after = quick_jit(run)(KEY)
+    assert after > before + 0.25
+
+
+# --- Measures -----------------------------------------------------------------------------------------------------------
+
+
+def test_returns_on_levels_are_those_of_each_level():
+    """A policy that walks straight on: it arrives where the goal lies ahead, and nowhere else."""
+    policy = jaxpg.Policy(params=(), act=lambda params, key, observation, carry: (jnp.int32(2), carry))
+    env, params = maze(5, 10)
+    level = params.level._replace(start=jnp.int32(0), goal=jnp.int32(4), direction=jnp.int32(0))
+    away = level._replace(direction=jnp.int32(3))
+    levels = jax.tree.map(lambda *x: jnp.stack(x), level, away)
+    returns = returns_on_levels(policy, env, params, levels, KEY, 3)
+    np.testing.assert_allclose(returns, [[1 - 0.9 * 4 / 10] * 3, [0.0] * 3], rtol=1e-6)
+
+
+def test_distances_of_distributions():
+    """Moved by two standard deviations; a statistic that does not vary is in its own units."""
+    reference = {"a": np.array([-1.0, 1.0]), "b": np.array([3.0, 3.0])}
+    found = distribution_distance({"a": np.array([1.0, 3.0]), "b": np.array([4.0, 4.5])}, reference)
+    assert found == {"a": pytest.approx(2), "b": pytest.approx(1.25)}
+    assert distribution_distance(reference, reference) == {"a": 0, "b": 0}
+    assert set(statistics_of(LEVELS)) >= {"moss_fraction", "path_length", "moss_distance_correlation"}
+
+
+@pytest.mark.parametrize(("remembers", "accuracy"), [(True, 1.0), (False, 0.25)])
+def test_the_probe_finds_what_is_remembered(remembers, accuracy):
+    """A memory of the first observation ever, which tells four mazes apart, and one that holds noise."""
+    env, params = maze(5, 1000)
+
+    def act(params, key, observation, carry):
+        held = jnp.where(carry.any(), carry, observation)
+        return jnp.int32(0), held if remembers else jax.random.normal(key, carry.shape)
+
+    size = env.observation_space(params).shape
+    policy = jaxpg.Policy(params=(), act=act, initial_carry=jnp.zeros(size))
+    level = params.level._replace(start=jnp.int32(0), goal=jnp.int32(24))
+    levels = jax.vmap(lambda d: level._replace(direction=d))(jnp.arange(4))
+    probe = quick_jit(lambda key: mutual_information_probe(policy, env, params, levels, key, 32, 100))
+    found = probe(KEY)
+    assert found["accuracy"] == pytest.approx(accuracy, abs=0.15)
+    assert found["information"] > 0.9 * np.log(4) if remembers else found["information"] < 0.1
+
+
+# --- Mistakes -----------------------------------------------------------------------------------------------------------
+
+MISTAKES = {
+    "chooses levels, but Walk has none": ("plr", Walk(), Walk().params(), {}),
+    "Maze-v0 has no training set": ("plr", *maze(5, 10), {}),
+    "num_envs = 11 environments need as many levels, but there are 10": ("plr", ENV, PARAMS, {"num_envs": 11}),
+    "num_envs = 4 does not divide into pairs of num_points = 3": ("dred", ENV, PARAMS, {"num_points": 3}),
+    "10 levels of the training set must be at least": ("dred", ENV, PARAMS, {"buffer_size": 9}),
+    "autoencoder is one of CaveEscape's levels": ("dred", *maze(5, 10), {"given": True}),
+    "does not divide into copies = 3": ("sfl", ENV, PARAMS, {"copies": 3}),
+    "more than buffer_size = 1": ("sfl", ENV, PARAMS, {"buffer_size": 1, "copies": 2}),
+}
+
+
+@pytest.mark.parametrize("message", MISTAKES)
+def test_mistakes(message):
+    name, env, params, fields = MISTAKES[message]
+    if fields.pop("given", False):
+        params = params.replace(level=jax.vmap(env.sample_level)(jax.random.split(KEY, 8)))
+    with pytest.raises(InputError, match=message):
+        jaxpg.make(name, env, params, **{**SMALL, **fields})
+
+
+def test_mistakes_in_measures():
+    policy = jaxpg.Policy(params=(), act=lambda params, key, observation, carry: (jnp.int32(2), carry))
+    with pytest.raises(InputError, match="this one has none"):
+        mutual_information_probe(policy, ENV, ONE, LEVELS, KEY)

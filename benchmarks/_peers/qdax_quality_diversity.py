@@ -13,6 +13,7 @@ for name in ("v1", "v1.envs", "v1.envs.base_env"):
 vars(sys.modules["qdax.tasks.brax.v1.envs.base_env"])["QDEnv"] = object
 
 import qdax.tasks.brax.v2 as environments  # noqa: E402
+from brax.envs.base import Wrapper  # noqa: E402
 from qdax.core.containers.mapelites_repertoire import compute_cvt_centroids  # noqa: E402
 from qdax.core.emitters.dcrl_me_emitter import DCRLMEConfig, DCRLMEEmitter  # noqa: E402
 from qdax.core.emitters.mutation_operators import isoline_variation  # noqa: E402
@@ -23,10 +24,18 @@ from qdax.core.neuroevolution.buffers.buffer import DCRLTransition, QDTransition
 from qdax.core.neuroevolution.networks.networks import MLP, MLPDC  # noqa: E402
 from qdax.tasks.arm import arm_scoring_function  # noqa: E402
 from qdax.tasks.brax.v2.env_creators import scoring_function_brax_envs  # noqa: E402
-from qdax.tasks.brax.v2.wrappers.reward_wrappers import ClipRewardWrapper, OffsetRewardWrapper  # noqa: E402
+from qdax.tasks.brax.v2.wrappers.reward_wrappers import OffsetRewardWrapper  # noqa: E402
 from qdax.utils.metrics import default_qd_metrics  # noqa: E402
 
 VARIATION = functools.partial(isoline_variation, iso_sigma=0.005, line_sigma=0.05)
+
+
+class NonNegativeReward(Wrapper):
+    """QDax's ClipRewardWrapper, which calls `jnp.clip` by a name that it no longer has."""
+
+    def step(self, state, action):
+        state = self.env.step(state, action)
+        return state.replace(reward=jnp.maximum(state.reward, 0.0))
 
 
 def make_train(row):
@@ -74,7 +83,7 @@ def make_task(row):
     """The environment, the controllers' network and its layers."""
     env = environments.create(row["env"], episode_length=row["episode_length"], backend="spring")
     if row["algorithm"] == "dcrl_map_elites":
-        env = ClipRewardWrapper(OffsetRewardWrapper(env, offset=environments.reward_offset[row["env"]]))
+        env = NonNegativeReward(OffsetRewardWrapper(env, offset=environments.reward_offset[row["env"]]))
     sizes = (*row["hidden_sizes"], env.action_size)
     policy = MLP(layer_sizes=sizes, kernel_init=jax.nn.initializers.lecun_uniform(), final_activation=jnp.tanh)
     return env, policy, sizes

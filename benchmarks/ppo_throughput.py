@@ -7,13 +7,14 @@ say so. `bound` is what no PPO can exceed here (`_peers/bound_ppo.py`).
 
 Compile time misses its target for one agent: purejaxrl's program takes longer, rejax's less. What is left of ours are the
 initialisers of six layers, orthogonal ones where rejax draws its weights (a second or two), flax's folding of keys (half a
-second), and Threefry, which XLA copies into each leaf of a reset. Tried without gain: XLA's optimisation level 1, fewer and more
-parts of the module, another vector width, the older fusion emitters (sooner compiled, slower to run), a barrier behind Threefry
-(removed before kernels are fused), lowering it as a function, a QR decomposition with fewer kernels. Kept: XLA's preset for
-fast compilation, random bits written out (`random_bits`), the shuffle as a loop. For several seeds we compile sooner than both.
+second), and Threefry, which XLA copies into each leaf of a reset. Tried without gain: XLA's optimisation level 1, fewer and
+more parts of the module, another vector width, the older fusion emitters (sooner compiled, slower to run), a barrier behind
+Threefry (removed before kernels are fused), lowering it as a function, a QR decomposition with fewer kernels. Kept: XLA's
+preset for fast compilation, random bits written out (`random_bits`), the shuffle as a loop. For several seeds we compile
+sooner than both.
 
-With 4 environments the target of 1.2 lies within what the measurement scatters by: single processes gave 1.15 to 1.24. There the
-loop waits for the dispatch of small kernels, which all three have about as many of.
+With 4 environments the target of 1.2 lies within what the measurement scatters by: processes gave 1.15 to 1.24. There the loop
+waits for the dispatch of small kernels, of which all three have about as many.
 """
 
 import sys

@@ -227,15 +227,18 @@ def test_td3_moves_its_actor_every_second_step():
 
 def test_noise_lasts_as_long_as_it_is_told_to_and_starts_anew_with_an_episode():
     env = Steady()
-    fields = {"num_envs": 2_000, "total_steps": 120_000, "learning_starts": 120_000, "exploration_noise": 0.3}
+    fields = {"num_envs": 2_000, "total_steps": 120_000, "learning_starts": 0, "learning_rate": 0.0, "exploration_noise": 0.3}
     algorithm = small("td3", env, env.params() | {"time_limit": jnp.int32(30)}, noise_correlation=0.8, **fields)
 
     def step(state, _):
         state, _ = algorithm.update(state)
         return state, state.rollout.carry[:, 0]
 
-    _, noise = quick_jit(lambda key: jax.lax.scan(step, algorithm.init(key), None, 40))(KEY)
-    noise = np.asarray(noise)
+    state, noise = quick_jit(lambda key: jax.lax.scan(step, algorithm.init(key), None, 40))(KEY)
+    policy = algorithm.policy(state)
+    without_noise = policy.act(policy.params, KEY, jnp.ones(1), policy.initial_carry)[0][0] / 2
+    noise, taken = np.asarray(noise), np.asarray(state.buffer.steps.action[:29, :, 0])
+    np.testing.assert_allclose(taken, np.clip(without_noise + noise[:29], -1, 1), atol=1e-5)
     assert not noise[29].any()  # the episode ended with the thirtieth step
     age = np.arange(29)
     np.testing.assert_allclose(noise[:29].std(1), 0.3 * np.sqrt(1 - 0.8 ** (2 * age + 2)), rtol=0.08)

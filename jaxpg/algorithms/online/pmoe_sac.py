@@ -170,7 +170,7 @@ def experts_actor(config: PMOESACConfig, feature_size: int, action_size: int) ->
     paper="Ren et al. 2021, arXiv 2104.09122",
     field="online",
     actions="continuous",
-    status="results; nobody reaches the target of target reaching",
+    status="results; only one seed, of `gating`, reaches the target of target reaching",
 )
 def pmoe_sac(config: PMOESACConfig, env: Any, params: PyTree) -> Algorithm:
     """SAC with a mixture of experts."""

@@ -27,7 +27,7 @@ from jaxpg.networks import TanhActor
 class DescriptorConditionedConfig(GradientConfig):
     """Hyperparameters of what both descriptor-conditioned algorithms have."""
 
-    kernel_length: Scalar = hyperparameter(0.1, "distance of scaled descriptors at which rewards fall to 1/e", low=0)
+    kernel_length: Scalar = hyperparameter(0.1, "distance of scaled descriptors at which rewards fall to 1/e", low=1e-4)
 
 
 @struct.dataclass

@@ -14,6 +14,7 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 from jaxpg_envs.auto_reset import step_and_reset
 
 TIME_STEP = 0.1
+USUAL_STEPS = 100
 TOP_SPEED = 10.0  # after 100 steps of full acceleration, 50.5 from the start
 CLEARANCE = 1e-3  # walls are that thick on either side, so that rounding cannot put a point behind one
 MAX_BOUNCES = 3  # in one step; walls further apart than a step is long never ask for more than 2
@@ -39,7 +40,7 @@ class PointOmniParams(environment.EnvParams):
         walls: both ends of each straight wall, float32 of shape (wall, 2, 2); the ends differ.
     """
 
-    max_steps_in_episode: Any = 100
+    max_steps_in_episode: Any = USUAL_STEPS
     half_width: Any = 40.0
     walls: Any = struct.field(default_factory=lambda: jnp.zeros((0, 2, 2)))
 
@@ -48,8 +49,8 @@ class PointOmni(environment.Environment[PointOmniState, PointOmniParams]):
     """A point mass starts at rest in the origin of the plane; where it ends is its descriptor.
 
     The action is an acceleration within ±1, clipped. A step earns 1 - |a|²/2, which is never negative. Walls reflect
-    without loss. Observed are the position in half widths of the square, the velocity in units of 10, and the share of the
-    episode that is left: without it a network without biases would see nothing at the start, and stay there for ever.
+    without loss. Observed are the position in half widths of the square, the velocity in units of 10, and the share of 100
+    steps that is left: without it a network without biases would see nothing at the start, and stay there for ever.
     """
 
     step = jax.jit(step_and_reset, static_argnums=0)
@@ -110,7 +111,7 @@ class PointOmni(environment.Environment[PointOmniState, PointOmniParams]):
         return state.time >= params.max_steps_in_episode
 
     def _observe(self, state: PointOmniState, params: PointOmniParams) -> Float[Array, " 5"]:
-        left = 1.0 - state.time / params.max_steps_in_episode
+        left = 1.0 - state.time / USUAL_STEPS
         return jnp.concatenate([state.position / params.half_width, state.velocity / TOP_SPEED, left[None]])
 
 

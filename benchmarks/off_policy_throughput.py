@@ -8,7 +8,7 @@ task. Brax's seconds to compile are what its run took beyond its steps, evaluati
 
 from typing import Any
 
-from benchmarks._peers.throughput import Row, claims, compare, picture
+from benchmarks._peers.throughput import Row, compare_all, picture
 from jaxpg.experiment.plots import Picture
 
 SEEDS = {"smoke": 1, "small": 1, "full": 1}  # the seeds of a row are part of what is measured
@@ -41,11 +41,5 @@ SIZES = {"smoke": [row._replace(num_updates=2_000) for row in ROWS[:1]], "small"
 def run(size: str, num_seeds: int) -> tuple[dict[str, Any], list[dict[str, Any]], Picture]:
     """Every row by every peer that runs here."""
     del num_seeds
-    results: dict[str, Any] = {"missing peers": [], "rows": {}}
-    found: list[dict[str, Any]] = []
-    for row in SIZES[size]:
-        summary, hung, missing = compare(row, ROUNDS[size], REPEATS[size])
-        results["missing peers"] += missing
-        results["rows"][row.name] = {**row._asdict(), "measured": summary, "hung": hung}
-        found += claims(row, summary)
+    results, found = compare_all(SIZES[size], ROUNDS[size], REPEATS[size])
     return results, found, picture(results["rows"])

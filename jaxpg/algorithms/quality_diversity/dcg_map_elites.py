@@ -19,7 +19,7 @@ from jaxpg.algorithm import Algorithm, Metrics, Scalar, hyperparameter, register
 from jaxpg.algorithms.quality_diversity.episodes import Episodes, as_task, controller_network, network_controller, run_episodes
 from jaxpg.algorithms.quality_diversity.generations import Emitter, as_algorithm, together, untargeted, vary_elites
 from jaxpg.algorithms.quality_diversity.gradients import GradientConfig, Learning, gradients
-from jaxpg.algorithms.quality_diversity.repertoire import Repertoire, genotypes_at, sample
+from jaxpg.algorithms.quality_diversity.repertoire import Repertoire, sample
 from jaxpg.networks import TanhActor
 
 
@@ -61,7 +61,7 @@ class Untold(NamedTuple):
     paper="Faldor et al. 2023, arXiv 2303.03832",
     field="quality_diversity",
     actions="continuous",
-    status="complete",
+    status="results; on robots not yet",
 )
 def dcg_map_elites(config: DCGMapElitesConfig, env: Any, params: PyTree) -> Algorithm:
     """Variation, and gradients that keep the descriptor."""
@@ -76,11 +76,10 @@ def dcg_map_elites(config: DCGMapElitesConfig, env: Any, params: PyTree) -> Algo
     learning = gradients(config, task, network, actor, writes * number * task.num_steps, config.kernel_length)
 
     def emit(key: jax.Array, state: Learning, repertoire: Repertoire) -> tuple[PyTree, Float[Array, "offspring descriptor"]]:
-        vary_key, parents_key, improve_key = jax.random.split(key, 3)
-        cells = sample(parents_key, repertoire, improved)
+        vary_key, improve_key = jax.random.split(key)
         offspring = together(
             vary_elites(vary_key, repertoire, varied, config),
-            learning.improve(improve_key, state, genotypes_at(repertoire, cells), repertoire.descriptors[cells]),
+            learning.improve(improve_key, state, repertoire, improved)[0],
         )
         return offspring, untargeted(number, task)
 

@@ -17,7 +17,7 @@ from jaxpg.algorithms.quality_diversity.dcg_map_elites import DescriptorConditio
 from jaxpg.algorithms.quality_diversity.episodes import as_task, controller_network, network_controller
 from jaxpg.algorithms.quality_diversity.generations import Emitter, as_algorithm, together, untargeted, vary_elites
 from jaxpg.algorithms.quality_diversity.gradients import Learning, gradients
-from jaxpg.algorithms.quality_diversity.repertoire import Repertoire, genotypes_at, sample
+from jaxpg.algorithms.quality_diversity.repertoire import Repertoire, sample
 
 
 @struct.dataclass
@@ -48,7 +48,7 @@ def specialize(actor: PyTree, descriptor: Float[Array, " descriptor"]) -> PyTree
     paper="Faldor et al. 2024, arXiv 2401.08632",
     field="quality_diversity",
     actions="continuous",
-    status="complete",
+    status="results; on robots not yet",
 )
 def dcrl_map_elites(config: DCRLMapElitesConfig, env: Any, params: PyTree) -> Algorithm:
     """Variation, gradients that keep the descriptor, and the actor's injection."""
@@ -60,13 +60,12 @@ def dcrl_map_elites(config: DCRLMapElitesConfig, env: Any, params: PyTree) -> Al
     learning = gradients(config, task, network, network, number * task.num_steps, config.kernel_length)
 
     def emit(key: jax.Array, state: Learning, repertoire: Repertoire) -> tuple[PyTree, Float[Array, "offspring descriptor"]]:
-        vary_key, parents_key, improve_key, inject_key = jax.random.split(key, 4)
-        cells = sample(parents_key, repertoire, improved)
-        kept = repertoire.descriptors[cells]
+        vary_key, improve_key, inject_key = jax.random.split(key, 3)
+        climbed, kept = learning.improve(improve_key, state, repertoire, improved)
         asked = repertoire.descriptors[sample(inject_key, repertoire, injected)]
         offspring = together(
             vary_elites(vary_key, repertoire, varied, config),
-            learning.improve(improve_key, state, genotypes_at(repertoire, cells), kept),
+            climbed,
             jax.vmap(specialize, (None, 0))(state.learner.actor, task.normalize(asked)),
         )
         return offspring, jnp.concatenate([untargeted(varied, task), kept, asked])

@@ -24,7 +24,7 @@ from jaxpg.algorithms.online.td3 import Learner, deterministic_actor_critic, fir
 from jaxpg.algorithms.quality_diversity.episodes import Episodes, Steps, Task
 from jaxpg.algorithms.quality_diversity.generations import QualityDiversityConfig
 from jaxpg.algorithms.quality_diversity.memory import Memory, init_memory, random_rows, remember, require_capacity
-from jaxpg.algorithms.quality_diversity.repertoire import Repertoire
+from jaxpg.algorithms.quality_diversity.repertoire import Repertoire, genotypes_at, sample
 from jaxpg.algorithms.quality_diversity.variation import policy_gradient
 from jaxpg.networks import Critics, TanhActor
 from jaxpg.replay import Sample
@@ -63,7 +63,8 @@ class Gradients(NamedTuple):
       learn: of an `Emitter`: remembers the offspring's steps, then trains.
       remember: `(memory, steps, achieved (episode, descriptor), targets (episode, descriptor)) -> memory`.
       train: `(key, learning) -> (learning, metrics)`, the gradient steps of one generation.
-      improve: `(key, learning, parents, targets (offspring, descriptor)) -> offspring`, leaves (offspring, ...).
+      improve: `(key, learning, repertoire, number) -> (offspring, descriptors)`: elites that climbed the critic towards their
+        own descriptors, which are returned too.
       join: `(features (*batch, feature), targets (*batch, descriptor)) -> (*batch, feature)`, what actor and critics observe.
     """
 
@@ -71,7 +72,7 @@ class Gradients(NamedTuple):
     learn: Callable[..., tuple[Learning, Metrics]]
     remember: Callable[..., Memory]
     train: Callable[[jax.Array, Learning], tuple[Learning, Metrics]]
-    improve: Callable[..., PyTree]
+    improve: Callable[..., tuple[PyTree, Float[Array, "offspring descriptor"]]]
     join: Callable[[Array, Array], Array]
 
 
@@ -169,9 +170,12 @@ def gradients(
         return train(key, learning._replace(memory=memory))
 
     def improve(
-        key: jax.Array, learning: Learning, parents: PyTree, targets: Float[Array, "offspring descriptor"]
-    ) -> PyTree[Array]:
-        index = random_rows(key, learning.memory, config.policy_gradient_steps, config.batch_size)
+        key: jax.Array, learning: Learning, repertoire: Repertoire, number: int
+    ) -> tuple[PyTree, Float[Array, "offspring descriptor"]]:
+        cell_key, index_key = jax.random.split(key)
+        cells = sample(cell_key, repertoire, number)
+        targets = repertoire.descriptors[cells]
+        index = random_rows(index_key, learning.memory, config.policy_gradient_steps, config.batch_size)
         observations = learning.memory.rows[index][..., : task.observation_size]
         critic = first(learning.learner.critics)
 
@@ -181,6 +185,7 @@ def gradients(
             asked = jnp.broadcast_to(targets[:, None], (*actions.shape[:2], targets.shape[-1]))
             return first_critic.apply(critic, join(everyones, asked), actions)[0]
 
-        return policy_gradient(value, parents, observations, config.policy_learning_rate)
+        parents = genotypes_at(repertoire, cells)
+        return policy_gradient(value, parents, observations, config.policy_learning_rate), targets
 
     return Gradients(init, learn_from_offspring, remember_steps, train, improve, join)

@@ -15,7 +15,7 @@ from jaxpg.algorithm import Algorithm, register
 from jaxpg.algorithms.quality_diversity.episodes import as_task, controller_network, network_controller
 from jaxpg.algorithms.quality_diversity.generations import Emitter, as_algorithm, together, untargeted, vary_elites
 from jaxpg.algorithms.quality_diversity.gradients import GradientConfig, Learning, gradients
-from jaxpg.algorithms.quality_diversity.repertoire import Repertoire, genotypes_at, sample
+from jaxpg.algorithms.quality_diversity.repertoire import Repertoire
 
 
 @struct.dataclass
@@ -29,7 +29,7 @@ class PGAMapElitesConfig(GradientConfig):
     paper="Nilsson and Cully 2021, GECCO",
     field="quality_diversity",
     actions="continuous",
-    status="complete",
+    status="a comparator for dcg_map_elites",
 )
 def pga_map_elites(config: PGAMapElitesConfig, env: Any, params: PyTree) -> Algorithm:
     """Variation, policy gradients, and the greedy actor."""
@@ -41,11 +41,10 @@ def pga_map_elites(config: PGAMapElitesConfig, env: Any, params: PyTree) -> Algo
     learning = gradients(config, task, network, network, number * task.num_steps)
 
     def emit(key: jax.Array, state: Learning, repertoire: Repertoire) -> tuple[PyTree, Float[Array, "offspring descriptor"]]:
-        vary_key, parents_key, improve_key = jax.random.split(key, 3)
-        cells = sample(parents_key, repertoire, improved)
+        vary_key, improve_key = jax.random.split(key)
         offspring = together(
             vary_elites(vary_key, repertoire, varied, config),
-            learning.improve(improve_key, state, genotypes_at(repertoire, cells), repertoire.descriptors[cells]),
+            learning.improve(improve_key, state, repertoire, improved)[0],
             jax.tree.map(lambda x: x[None], state.learner.actor),
         )
         return offspring, untargeted(number, task)

@@ -23,7 +23,7 @@ from jaxpg.algorithms.quality_diversity.episodes import (
 )
 from jaxpg.algorithms.quality_diversity.generations import QualityDiversityState
 from jaxpg.algorithms.quality_diversity.map_elites import MapElitesConfig
-from jaxpg.algorithms.quality_diversity.repertoire import Repertoire
+from jaxpg.algorithms.quality_diversity.repertoire import Repertoire, add, init_repertoire, score
 
 
 def reproducibility(
@@ -35,8 +35,9 @@ def reproducibility(
       algorithm: made for `env` and `params`.
 
     Returns:
-      `qd_score`, the sum of the new fitnesses over filled cells, and `descriptor_error`, the mean distance from the stored
-      to the new descriptor, in the task's units; with an actor `actor_qd_score` and `actor_descriptor_error` too.
+      `qd_score`, the sum of the new fitnesses over filled cells, which does not ask where they were earned;
+      `corrected_qd_score`, the score of a repertoire filled anew with what was achieved; and `descriptor_error`, the mean
+      distance from the stored to the new descriptor, in the task's units. With an actor the same, named `actor_...`.
     """
     task, repertoire = as_task("reproducibility", env, params), state.repertoire
     elite_key, actor_key = jax.random.split(key)
@@ -74,9 +75,12 @@ def _against(
 ) -> dict[str, Float[Array, ""]]:
     """Score and descriptor error of one controller per cell against the repertoire's filled cells."""
     episodes = run_genotypes(key, task, controller, genotypes)
+    empty = init_repertoire((), repertoire.centroids)
+    anew, _ = add(empty, (), jnp.where(repertoire.filled, episodes.fitnesses, jnp.nan), episodes.descriptors)
     distance = jnp.linalg.norm(episodes.descriptors - repertoire.descriptors, axis=-1)
     return {
         "qd_score": jnp.where(repertoire.filled, episodes.fitnesses, 0.0).sum(),
+        "corrected_qd_score": score(anew)["qd_score"],
         "descriptor_error": distance.mean(where=repertoire.filled),
     }
 

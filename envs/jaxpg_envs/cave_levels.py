@@ -12,7 +12,6 @@ from typing import NamedTuple
 import jax
 import numpy as np
 from jaxtyping import Bool, Int
-from scipy import ndimage
 
 from jaxpg_envs.grid import EMPTY, LAVA, MOSS, WALL, CaveLevel, distances
 from jaxpg_envs.registry import EnvironmentInputError
@@ -116,6 +115,8 @@ def _layouts(structure: str) -> Callable[[np.random.Generator, int], Bool[np.nda
 
 
 def _largest_part(open_cells: Bool[np.ndarray, "size size"]) -> Bool[np.ndarray, "size size"]:
+    from scipy import ndimage  # here, so that not every import of jaxpg pays for it
+
     labels, number = ndimage.label(open_cells)
     return labels == 1 + np.argmax(np.bincount(labels.ravel(), minlength=number + 1)[1:]) if number else open_cells
 

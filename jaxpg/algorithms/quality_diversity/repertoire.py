@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree
-from scipy.cluster.vq import kmeans2
 
 SAMPLES_PER_CELL, MOST_SAMPLES, ITERATIONS = 50, 50_000, 10  # of k-means
 
@@ -42,6 +41,8 @@ def unit_centroids(num_cells: int, dimension: int) -> Float[np.ndarray, "cell de
     They are the means of clusters (k-means, started by k-means++) of uniform samples, 50,000 as in the paper's code, fewer
     for few cells. The same at every call.
     """
+    from scipy.cluster.vq import kmeans2  # here, because it takes a tenth of a second, and every import of jaxpg would
+
     rng = np.random.default_rng(0)
     samples = rng.uniform(-1.0, 1.0, (max(min(SAMPLES_PER_CELL * num_cells, MOST_SAMPLES), num_cells), dimension))
     # k-means++ by hand: scipy's own measures every distance anew for each centroid, a minute for 1024.

@@ -30,8 +30,10 @@ def build(peer: str) -> None:
 
     folder = FOLDER / peer
     subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-    pins = [*PINS[peer], *(f"{name}=={version(name)}" for name in OURS)]
-    subprocess.run([str(folder / "bin" / "pip"), "install", "--quiet", *pins], check=True)
+    shared = folder / "shared.txt"
+    shared.write_text("".join(f"{name}=={version(name)}\n" for name in OURS))
+    pip = [str(folder / "bin" / "pip"), "install", "--quiet", "--constraint", str(shared)]
+    subprocess.run([*pip, *PINS[peer]], check=True)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """DQN, QR-DQN, PQN, discrete SAC, DDPG, TD3 and SAC: classic control.
 
 Hyperparameters are the defaults but on MountainCarContinuous, whose flag nobody reaches by chance without a push that lasts:
-there TD3's noise is correlated in time. SAC has no such noise; it is shown with rejax's published settings, and stays at the
-bottom, where doing nothing costs nothing (fixed temperature 0.1 and a discount of 0.9999 did not help either).
+there the noise of TD3 and SAC is correlated in time. With white noise SAC stays at the bottom, where doing nothing costs
+nothing, whatever was tried (rejax's published settings, a fixed temperature of 0.1, a discount of 0.9999).
 
 Deterministic evaluation over 128 whole episodes per seed, interquartile mean over seeds with a 95 % bootstrap interval. The
 expected scores are our acceptance targets.
@@ -27,7 +27,7 @@ PAPERS = {
 SEEDS = {"smoke": 2, "small": 6, "full": 10}
 CARTPOLE, PENDULUM, MOUNTAIN_CAR = "CartPole-v1", "Pendulum-v1", "MountainCarContinuous-v0"
 MANY = {"num_envs": 32, "gradient_steps": 32, "hidden_sizes": (64, 64)}
-LASTING = {"exploration_noise": 0.5, "noise_correlation": 0.9, "learning_rate": 1e-3}
+LASTING = {"noise_correlation": 0.9}
 SMALL = [
     ("dqn", Task(CARTPOLE, 100_000, 450.0)),
     ("qr_dqn", Task(CARTPOLE, 100_000, 450.0)),
@@ -36,8 +36,8 @@ SMALL = [
     ("ddpg", Task(PENDULUM, 20_000, -200.0)),
     ("td3", Task(PENDULUM, 50_000, -170.0)),
     ("sac", Task(PENDULUM, 50_000, -170.0)),
-    ("td3", Task(MOUNTAIN_CAR, 50_000, 90.0, hyperparameters=MANY | LASTING)),
-    ("sac", Task(MOUNTAIN_CAR, 50_000, 90.0, hyperparameters=MANY | {"learning_rate": 5e-3, "activation": "swish"})),
+    ("td3", Task(MOUNTAIN_CAR, 50_000, 90.0, hyperparameters=MANY | LASTING | {"exploration_noise": 0.5, "learning_rate": 1e-3})),
+    ("sac", Task(MOUNTAIN_CAR, 50_000, 90.0, hyperparameters=MANY | LASTING)),
 ]
 TASKS = {
     "smoke": [(name, Task(task.env, 4_000 if name != "pqn" else 20_000)) for name, task in SMALL],

@@ -130,6 +130,13 @@ def bounded_actions(name: str, env: Any, env_params: PyTree) -> Actions:
     return Actions(size, to_env, lambda key, n: jax.random.uniform(key, (n, size), minval=-1.0, maxval=1.0))
 
 
+def correlated_noise(
+    key: jax.Array, noise: Float[Array, "*batch action"], correlation: Scalar
+) -> Float[Array, "*batch action"]:
+    """The step after `noise` of an Ornstein-Uhlenbeck process of unit variance, where an episode starts with zeros."""
+    return correlation * noise + jnp.sqrt(1.0 - jnp.square(correlation)) * jax.random.normal(key, noise.shape)
+
+
 def adam(config: OffPolicyConfig) -> optax.GradientTransformation:
     """Adam on one long vector: one kernel, not one for every parameter."""
     return optax.flatten(optax.adam(config.learning_rate))

@@ -22,6 +22,10 @@ class TanhGaussian(distrax.Transformed):
     def __init__(self, mean: Float[Array, "*batch action"], scale: Float[Array, "*batch action"]):
         super().__init__(distrax.MultivariateNormalDiag(mean, scale), distrax.Block(distrax.Tanh(), 1))
 
+    def at(self, noise: Float[Array, "*batch action"]) -> Float[Array, "*batch action"]:
+        """The action that standard normal noise makes: tanh(mean + scale * noise)."""
+        return jnp.tanh(self.distribution.loc + self.distribution.scale_diag * noise)
+
     def mode(self) -> Float[Array, "*batch action"]:
         """tanh(mean), as evaluations of squashed policies have it: the median of each number."""
         return jnp.tanh(self.distribution.loc)

@@ -225,10 +225,11 @@ def test_td3_moves_its_actor_every_second_step():
         assert_close(state.learner.target_critics, followed if moved else before.target_critics)
 
 
-def test_noise_lasts_as_long_as_it_is_told_to_and_starts_anew_with_an_episode():
+@pytest.mark.parametrize(("name", "noise_fields"), [("td3", {"exploration_noise": 0.3}), ("sac", {}), ("pmoe_sac", {})])
+def test_noise_lasts_as_long_as_it_is_told_to_and_starts_anew_with_an_episode(name, noise_fields):
     env = Steady()
-    fields = {"num_envs": 2_000, "total_steps": 120_000, "learning_starts": 0, "learning_rate": 0.0, "exploration_noise": 0.3}
-    algorithm = small("td3", env, env.params() | {"time_limit": jnp.int32(30)}, noise_correlation=0.8, **fields)
+    fields = {"num_envs": 2_000, "total_steps": 120_000, "learning_starts": 0, "learning_rate": 0.0, "noise_correlation": 0.8}
+    algorithm = small(name, env, env.params() | {"time_limit": jnp.int32(30)}, **fields, **noise_fields)
 
     def step(state, _):
         state, _ = algorithm.update(state)
@@ -238,13 +239,17 @@ def test_noise_lasts_as_long_as_it_is_told_to_and_starts_anew_with_an_episode():
     policy = algorithm.policy(state)
     without_noise = policy.act(policy.params, KEY, jnp.ones(1), policy.initial_carry)[0][0] / 2
     noise, taken = np.asarray(noise), np.asarray(state.buffer.steps.action[:29, :, 0])
-    np.testing.assert_allclose(taken, np.clip(without_noise + noise[:29], -1, 1), atol=1e-5)
+    if name == "td3":
+        np.testing.assert_allclose(taken, np.clip(without_noise + 0.3 * noise[:29], -1, 1), atol=1e-5)
+    elif name == "sac":  # the scale of the tanh-Gaussian is the one that explains one action, and then all of them
+        scale = (np.arctanh(taken[0, 0]) - np.arctanh(without_noise)) / noise[0, 0]
+        np.testing.assert_allclose(taken, np.tanh(np.arctanh(without_noise) + scale * noise[:29]), atol=1e-4)
     assert not noise[29].any()  # the episode ended with the thirtieth step
     age = np.arange(29)
-    np.testing.assert_allclose(noise[:29].std(1), 0.3 * np.sqrt(1 - 0.8 ** (2 * age + 2)), rtol=0.08)
+    np.testing.assert_allclose(noise[:29].std(1), np.sqrt(1 - 0.8 ** (2 * age + 2)), rtol=0.08)
     correlations = [np.corrcoef(noise[t], noise[t + 1])[0, 1] for t in range(15, 28)]
     np.testing.assert_allclose(correlations, 0.8, atol=0.03)
-    assert noise[30].std() < 0.2
+    assert noise[30].std() < 0.7
 
 
 def optax_follow(target, params, rate):

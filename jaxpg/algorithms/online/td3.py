@@ -22,7 +22,7 @@ from jaxpg import losses
 from jaxpg.algorithm import Algorithm, Metrics, Scalar, hyperparameter, register, static
 from jaxpg.gradient_descent import descend, global_norm
 from jaxpg.networks import Critics, TanhActor
-from jaxpg.off_policy import OffPolicyConfig, Parts, adam, as_algorithm, bounded_actions, move_towards
+from jaxpg.off_policy import OffPolicyConfig, Parts, adam, as_algorithm, bounded_actions, correlated_noise, move_towards
 from jaxpg.replay import Sample
 from jaxpg.spaces import observation_size
 from jaxpg.transforms import any_in_batch
@@ -147,10 +147,9 @@ def deterministic_policy_gradient(
     def noisy(
         key: jax.Array, action: Float[Array, "*batch action"], noise: Float[Array, "*batch action"]
     ) -> tuple[Float[Array, "*batch action"], Float[Array, "*batch action"]]:
-        """The action with noise, and the noise: an Ornstein-Uhlenbeck process in steps, zero where an episode starts."""
-        fresh = jnp.sqrt(1.0 - jnp.square(config.noise_correlation)) * jax.random.normal(key, action.shape)
-        noise = config.noise_correlation * noise + config.exploration_noise * fresh
-        return jnp.clip(action + noise, -1.0, 1.0), noise
+        """The action with noise, and the noise in units of its standard deviation."""
+        noise = correlated_noise(key, noise, config.noise_correlation)
+        return jnp.clip(action + config.exploration_noise * noise, -1.0, 1.0), noise
 
     def explore(
         key: jax.Array,

@@ -1,7 +1,7 @@
 """Makes the peers' environments: `python -m benchmarks._peers.build`.
 
-rejax speaks the interface of gymnax before 1.0, and Stable-Baselines3 brings PyTorch, so they do not share an environment with
-us; everything that both use is pinned as ours.
+rejax and jaxued speak the interface of gymnax before 1.0, and Stable-Baselines3 brings PyTorch, so they do not share an
+environment with us; everything that both use is pinned as ours. minimax runs with an older JAX only.
 """
 
 import subprocess
@@ -14,8 +14,11 @@ PINS = {
     "flashbax": ["flashbax==0.1.3"],
     "qdax": ["qdax==0.5.0"],
     "sb3": ["stable-baselines3==2.9.2", "sbx-rl==0.28.0"],
+    "jaxued": ["gymnax==0.0.9", "optax", "distrax", "orbax-checkpoint"],
+    "minimax": ["minimax-lib==0.2.0", "jax==0.4.35", "jaxlib==0.4.35", "flax==0.10.2", "chex==0.1.87"],
 }
-OURS = ("jax", "jaxlib", "flax", "optax", "distrax", "numpy", "chex", "brax", "mujoco", "mujoco-mjx")
+OURS = ("jax", "jaxlib", "flax", "optax", "distrax", "numpy", "chex", "brax", "mujoco", "mujoco-mjx", "orbax-checkpoint")
+OLDER = ("minimax",)
 
 
 def interpreter(peer: str) -> str | None:
@@ -31,7 +34,7 @@ def build(peer: str) -> None:
     folder = FOLDER / peer
     subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
     shared = folder / "shared.txt"
-    shared.write_text("".join(f"{name}=={version(name)}\n" for name in OURS))
+    shared.write_text("".join(f"{name}=={version(name)}\n" for name in (() if peer in OLDER else OURS)))
     pip = [str(folder / "bin" / "pip"), "install", "--quiet", "--constraint", str(shared)]
     subprocess.run([*pip, *PINS[peer]], check=True)
 

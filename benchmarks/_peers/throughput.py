@@ -23,7 +23,7 @@ from benchmarks._peers.build import interpreter
 from jaxpg.experiment.plots import COLOURS, Picture
 
 PAPER = "throughput; peers' public code"
-LONGEST = 120  # seconds that one process may take
+LONGEST = 300  # seconds that one process may take
 FOLDER = Path(__file__).parent
 PYTHON_LOOPS = ("sb3", "sbx")
 

@@ -47,7 +47,7 @@ def edit_levels(env: Any, key: jax.Array, levels: PyTree, num_edits: int) -> PyT
     paper="Parker-Holder et al. 2022, arXiv 2203.01302",
     field="environment_design",
     actions="discrete, continuous",
-    status="implemented",
+    status="complete",
 )
 def accel(config: ACCELConfig, env: Any, params: PyTree) -> Algorithm:
     """Robust PLR that edits what it replays."""

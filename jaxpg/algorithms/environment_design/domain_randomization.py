@@ -36,7 +36,7 @@ class DomainRandomizationConfig(CurriculumConfig):
     paper="Tobin et al. 2017, arXiv 1703.06907",
     field="environment_design",
     actions="discrete, continuous",
-    status="implemented",
+    status="complete",
 )
 def domain_randomization(config: DomainRandomizationConfig, env: Any, params: PyTree) -> Algorithm:
     """Random levels, new ones or those of a training set."""

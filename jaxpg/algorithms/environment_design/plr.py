@@ -178,7 +178,7 @@ def replay(
     paper="Jiang et al. 2021, arXiv 2010.03934",
     field="environment_design",
     actions="discrete, continuous",
-    status="implemented",
+    status="complete",
 )
 def plr(config: PLRConfig, env: Any, params: PyTree) -> Algorithm:
     """Replay of a training set, or of random levels beside new ones."""
@@ -194,7 +194,7 @@ def plr(config: PLRConfig, env: Any, params: PyTree) -> Algorithm:
     paper="Jiang et al. 2021, arXiv 2110.02439",
     field="environment_design",
     actions="discrete, continuous",
-    status="implemented",
+    status="complete",
 )
 def robust_plr(config: RobustPLRConfig, env: Any, params: PyTree) -> Algorithm:
     """Replay of random levels, new ones being played without learning from them."""

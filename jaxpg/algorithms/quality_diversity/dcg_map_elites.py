@@ -61,7 +61,7 @@ class Untold(NamedTuple):
     paper="Faldor et al. 2023, arXiv 2303.03832",
     field="quality_diversity",
     actions="continuous",
-    status="results; on robots not yet",
+    status="complete",
 )
 def dcg_map_elites(config: DCGMapElitesConfig, env: Any, params: PyTree) -> Algorithm:
     """Variation, and gradients that keep the descriptor."""

@@ -1,0 +1,28 @@
+"""Steps per second of PLR on random mazes against jaxued and minimax: same sizes, alternating processes, each its environment.
+
+How it is measured: `_peers/throughput.py`. All replay half of the time, learn from every level, and keep 4,000 levels. jaxued's
+and minimax's mazes have 25 walls, ours 0 to 60; their networks are a convolution of 16 filters before an LSTM of 256 units,
+where ours has a dense layer of 256, which is a third more to multiply. The loops of the peers are their public code: jaxued's
+is an example in its repository, of which a checkout has to lie where `_peers/jaxued_level_replay.py` says.
+"""
+
+from typing import Any
+
+from benchmarks._peers.throughput import Row, compare_all, picture
+from jaxpg.experiment.plots import Picture
+
+SEEDS = {"smoke": 1, "small": 1, "full": 1}  # the seeds of a row are part of what is measured
+ROUNDS = {"smoke": 1, "small": 2, "full": 5}
+REPEATS = {"smoke": 2, "small": 5, "full": 5}
+
+SETTING = {"size": 13, "num_walls": 25, "num_steps": 256, "memory_size": 256, "buffer_size": 4000}
+PEERS, MODULE = ("jaxued", "minimax"), "level_replay"
+ROWS = [Row("PLR, mazes of 13 x 13, 32 levels, LSTM of 256", 1, 32, 2, 1, 1.0, SETTING, PEERS, MODULE)]
+SIZES = {"smoke": [ROWS[0]._replace(num_updates=1)], "small": ROWS, "full": ROWS}
+
+
+def run(size: str, num_seeds: int) -> tuple[dict[str, Any], list[dict[str, Any]], Picture]:
+    """Every row by everyone who runs here."""
+    del num_seeds
+    results, found = compare_all(SIZES[size], ROUNDS[size], REPEATS[size])
+    return results, found, picture(results["rows"])

@@ -111,7 +111,7 @@ ABLATIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "DRED, not grounded": ("dred", {"grounded": False}),
 }
 RUNS = {
-    "smoke": {name: METHODS[name] for name in ("uniform", "DRED")},
+    "smoke": {"DRED": METHODS["DRED"]},
     "small": METHODS | {"DRED, prior": ABLATIONS["DRED, prior"]},
     "full": METHODS | ABLATIONS,
 }

@@ -2,8 +2,8 @@
 
 The full protocol is `dcg_map_elites --size full`. Expected is the order of the coverages alone, of a single seed: 30,000
 evaluations are 3 % of the paper's. Measured: DCG covers 94 % of the cells, 1.83 times what PGA does (51 %), but MAP-Elites is
-between them (85 %). PGA's critic knows no descriptor, and what it calls fit is to stay where one is and save energy: half of
-PGA's offspring climb towards that. MAP-Elites also has the highest QD-score: its fewer cells are fitter than DCG's.
+between them (85 %). A likely cause, not separated: PGA's critic knows no descriptor, and fittest is who stays and saves
+energy, towards which half of PGA's offspring climb. MAP-Elites also has the highest QD-score: its cells are fitter than DCG's.
 """
 
 from typing import Any

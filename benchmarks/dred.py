@@ -10,8 +10,9 @@ are mean returns of the stochastic policy over four episodes on each level of a 
 score on the training set less that on the test set; ShiftGap, as far as it can be computed, that on the levels a method
 generates less that on the training set. The probe tells levels apart by the policy's memory.
 
-Measured at size small: DRED is above uniform sampling, PLR, robust PLR and ACCEL on every held-out set, and 1.09 times the next
-best, which is plain domain randomisation; on caves this small random levels transfer better than replay of the set. Robust PLR
+Measured at size small: DRED is above uniform sampling, PLR, robust PLR and ACCEL on every held-out set, and on the test set
+1.09 times the best that is not a variant of DRED, plain domain randomisation; EL-DRED, which edits, is as good
+as DRED on the levels of other structures. On caves this small random levels transfer better than replay of the set. Robust PLR
 and ACCEL learn from half of their steps, and have not converged. Codes from the autoencoder's prior, whose levels do not keep
 to the rule of the moss, serve DRED as well as those between levels do. The autoencoder makes too little lava: in that
 statistic random levels are closer to the set.

@@ -5,8 +5,8 @@ benchmarks._peers.build` makes (without it its rows are missing, and the results
 0.0.9, where Breakout is the same game. rejax publishes no settings for MinAtar; both get those of `SETTINGS`, PQN's being
 its authors' for MinAtar but for the rate, which rejax cannot let fall. rejax's hidden layers are two of 64 units whatever one
 asks for, so ours are too; of PQN there is a row with our default of 128 besides. What still differs: rejax's DQN has swish
-units, its PQN Adam in place of RAdam; it cannot bootstrap at time limits. PQN has five times as many seeds as DQN, because the
-two are close.
+units, its PQN Adam in place of RAdam; it cannot bootstrap at time limits. PQN has five times as many seeds as DQN: at
+equal settings the two are equal within the error (21.1 and 21.2, standard error 1.4).
 """
 
 import json

@@ -19,12 +19,13 @@ PINS = {
 }
 OURS = ("jax", "jaxlib", "flax", "optax", "distrax", "numpy", "chex", "brax", "mujoco", "mujoco-mjx", "orbax-checkpoint")
 OLDER = ("minimax",)
+CHECKED_OUT = ("jaxued",)  # what is measured is in the repository alone: clone it into the environment's folder, as `source`
 
 
 def interpreter(peer: str) -> str | None:
-    """The Python of a peer's environment, None if it was not made."""
-    python = FOLDER / peer / "bin" / "python"
-    return str(python) if python.exists() else None
+    """The Python of a peer's environment, None if it was not made or lacks the checkout that it needs."""
+    python, is_whole = FOLDER / peer / "bin" / "python", peer not in CHECKED_OUT or (FOLDER / peer / "source").exists()
+    return str(python) if python.exists() and is_whole else None
 
 
 def build(peer: str) -> None:

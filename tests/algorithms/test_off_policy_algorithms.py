@@ -225,15 +225,18 @@ def test_td3_moves_its_actor_every_second_step():
         assert_close(state.learner.target_critics, followed if moved else before.target_critics)
 
 
-@pytest.mark.parametrize(("name", "noise_fields"), [("td3", {"exploration_noise": 0.3}), ("sac", {}), ("pmoe_sac", {})])
-def test_noise_lasts_as_long_as_it_is_told_to_and_starts_anew_with_an_episode(name, noise_fields):
+NOISY = {"td3": {"exploration_noise": 0.3}, "sac": {}, "pmoe_sac": {"num_experts": 1}, "soft_option_critic": {"num_experts": 1}}
+
+
+@pytest.mark.parametrize("name", NOISY)
+def test_noise_lasts_as_long_as_it_is_told_to_and_starts_anew_with_an_episode(name):
     env = Steady()
     fields = {"num_envs": 2_000, "total_steps": 120_000, "learning_starts": 0, "learning_rate": 0.0, "noise_correlation": 0.8}
-    algorithm = small(name, env, env.params() | {"time_limit": jnp.int32(30)}, **fields, **noise_fields)
+    algorithm = small(name, env, env.params() | {"time_limit": jnp.int32(30)}, **fields, **NOISY[name])
 
     def step(state, _):
         state, _ = algorithm.update(state)
-        return state, state.rollout.carry[:, 0]
+        return state, jax.tree.leaves(state.rollout.carry)[-1][:, 0]
 
     state, noise = quick_jit(lambda key: jax.lax.scan(step, algorithm.init(key), None, 40))(KEY)
     policy = algorithm.policy(state)
@@ -241,7 +244,7 @@ def test_noise_lasts_as_long_as_it_is_told_to_and_starts_anew_with_an_episode(na
     noise, taken = np.asarray(noise), np.asarray(state.buffer.steps.action[:29, :, 0])
     if name == "td3":
         np.testing.assert_allclose(taken, np.clip(without_noise + 0.3 * noise[:29], -1, 1), atol=1e-5)
-    elif name == "sac":  # the scale of the tanh-Gaussian is the one that explains one action, and then all of them
+    else:  # the scale of the tanh-Gaussian is the one that explains one action, and then all of them
         scale = (np.arctanh(taken[0, 0]) - np.arctanh(without_noise)) / noise[0, 0]
         np.testing.assert_allclose(taken, np.tanh(np.arctanh(without_noise) + scale * noise[:29]), atol=1e-4)
     assert not noise[29].any()  # the episode ended with the thirtieth step

@@ -26,7 +26,7 @@ from jaxpg.algorithm import Algorithm, Metrics, Scalar, hyperparameter, register
 from jaxpg.algorithms.online.sac import Learner, SACConfig, init_learner, step_critics, step_temperature
 from jaxpg.gradient_descent import descend, global_norm
 from jaxpg.networks import Critics, Experts, TanhGaussian
-from jaxpg.off_policy import Actions, Parts, adam, as_algorithm, bounded_actions
+from jaxpg.off_policy import Actions, Parts, adam, as_algorithm, bounded_actions, correlated_noise
 from jaxpg.replay import Sample
 from jaxpg.spaces import observation_size
 
@@ -72,9 +72,10 @@ def soft_option_critic(config: OptionCriticConfig, env: Any, env_params: PyTree)
         return init_learner(config, network.init(actor_key, features), critic_params)
 
     def choose(
-        params: PyTree, key: jax.Array, features: Float[Array, "*batch feature"], option: Int[Array, "*batch"], greedy: bool
-    ) -> tuple[Float[Array, "*batch action"], Int[Array, "*batch"]]:
-        """The action and the option that takes it; -1 is none, at an episode's start."""
+        params: PyTree, key: jax.Array, features: Float[Array, "*batch feature"], carry: tuple[Array, Array], greedy: bool
+    ) -> tuple[Float[Array, "*batch action"], tuple[Int[Array, "*batch"], Float[Array, "*batch action"]]]:
+        """The action, and the option that takes it with its noise; option -1 is none, at an episode's start."""
+        option, noise = carry
         logits, mean, scale, ends = network.apply(params, features)
         end_key, option_key, action_key = jax.random.split(key, 3)
         end = jax.nn.sigmoid(losses.value_of_action(ends, jnp.maximum(option, 0)))
@@ -83,14 +84,17 @@ def soft_option_critic(config: OptionCriticConfig, env: Any, env_params: PyTree)
         option = jnp.where(ended, new, option).astype(jnp.int32)
         of_option = lambda x: jnp.take_along_axis(x, option[..., None, None], axis=-2)[..., 0, :]
         policy = TanhGaussian(of_option(mean), of_option(scale))
-        return (policy.mode() if greedy else policy.sample(seed=action_key)), option
+        if greedy:
+            return policy.mode(), (option, noise)
+        noise = correlated_noise(action_key, noise, config.noise_correlation)
+        return policy.at(noise), (option, noise)
 
     def explore(
         key: jax.Array, learner: Learner, features: Float[Array, "env feature"], carry: PyTree, progress: Float[Array, ""]
     ) -> tuple[Float[Array, "env action_and_option"], PyTree]:
         del progress
-        action, option = choose(learner.actor, key, features, carry, greedy=False)
-        return jnp.concatenate([action, option[:, None].astype(jnp.float32)], axis=1), option
+        action, carry = choose(learner.actor, key, features, carry, greedy=False)
+        return jnp.concatenate([action, carry[0][:, None].astype(jnp.float32)], axis=1), carry
 
     def learn(
         key: jax.Array, learner: Learner, batch: Sample, progress: Float[Array, ""]
@@ -161,5 +165,6 @@ def soft_option_critic(config: OptionCriticConfig, env: Any, env_params: PyTree)
     def to_env(action: Float[Array, "*batch n"]) -> Array:
         return actions.to_env(action[..., : actions.size])
 
-    parts = Parts(init, explore, learn, act, lambda learner: learner.actor, jnp.int32(-1))
+    start = jnp.int32(-1), jnp.zeros(actions.size)
+    parts = Parts(init, explore, learn, act, lambda learner: learner.actor, start)
     return as_algorithm(config, parts, env, env_params, Actions(actions.size, to_env, random))

@@ -21,7 +21,9 @@ from jaxpg.networks import (
     MLP,
     ActorCritic,
     CategoricalActor,
+    DenseEncoder,
     GaussianActor,
+    ImageEncoder,
     Memory,
     MultiCategoricalActor,
     actor_critic,
@@ -41,11 +43,15 @@ from jaxpg.spaces import (
     is_box,
     is_discrete,
     is_multi_discrete,
+    locate_image,
     observation_encoder,
     observation_size,
     to_action_space,
 )
 from jaxpg.transforms import any_in_batch
+
+
+ENCODER_HELP = "a dense layer in front of the memory, if there is one, or 16 filters of 3 x 3 over the image that is observed"
 
 
 @struct.dataclass
@@ -57,6 +63,7 @@ class OnPolicyConfig:
     num_steps: int = static(128, "steps per environment and update")
     hidden_sizes: tuple[int, ...] = static((64, 64), "hidden layers of actor and critic")
     activation: Literal["tanh", "relu", "swish"] = static("tanh", "activation of the hidden layers")
+    encoder: Literal["dense", "convolution"] = static("dense", ENCODER_HELP)
     memory: Literal["none", "gru", "lstm"] = static("none", "recurrent cell in front of actor and critic")
     memory_size: int = static(128, "units of the recurrent cell")
     time_limit: Literal["bootstrap", "terminal", "mask"] = static(
@@ -233,7 +240,8 @@ def make_actor(
 
     def distribution(params: PyTree, observation: PyTree) -> Any:
         network_params, statistics = params
-        return network.distribution(network_params, features_of(statistics, observation))
+        features = features_of(statistics, observation)
+        return network.distribution(network_params, network.remember(network_params, (), features)[1])
 
     def act(deterministic: bool) -> Callable[..., tuple[Array, PyTree]]:
         def act(params: PyTree, key: jax.Array, observation: PyTree, carry: PyTree) -> tuple[Array, PyTree]:
@@ -274,13 +282,23 @@ def make_network(name: str, config: OnPolicyConfig, env: Any, env_params: PyTree
         actor = GaussianActor(math.prod(space.shape), config.hidden_sizes, config.activation)
     else:
         raise InputError(f"{name} takes Box, Discrete and MultiDiscrete actions, but {env.name} has {space}")
-    return join(config, actor, observation_size(env, env_params))
+    return join(name, config, actor, env, env_params)
 
 
-def join(config: OnPolicyConfig, actor: Any, feature_size: int) -> ActorCritic:
-    """An actor module with the critic and the memory that the configuration asks for."""
+def join(name: str, config: OnPolicyConfig, actor: Any, env: Any, env_params: PyTree) -> ActorCritic:
+    """An actor module with the critic, and the encoder and the memory in front, that the configuration asks for.
+
+    Raises:
+      InputError: a convolution is asked for, but observations have no image.
+    """
+    encoder = None
+    if config.encoder == "convolution":
+        encoder = ImageEncoder(*locate_image(name, env, env_params))
+    elif config.memory != "none":
+        encoder = DenseEncoder(config.memory_size)
     memory = None if config.memory == "none" else Memory(config.memory, config.memory_size)
-    return actor_critic(actor, MLP(config.hidden_sizes, 1, 1.0, config.activation), feature_size, memory)
+    critic = MLP(config.hidden_sizes, 1, 1.0, config.activation)
+    return actor_critic(actor, critic, observation_size(env, env_params), encoder, memory)
 
 
 def contexts_of(network: ActorCritic, params: PyTree, experience: Any) -> Float[Array, "*batch context"]:

@@ -74,6 +74,24 @@ def _size(env: Any, space: Any) -> int:
     )
 
 
+def locate_image(name: str, env: Any, params: PyTree) -> tuple[int, tuple[int, int, int]]:
+    """Where the image of an observation begins once it is encoded, and its height, width and channels.
+
+    Raises:
+      InputError: observations have no image, or it has less than 3 x 3 pixels, so `name` cannot convolve.
+    """
+    space = env.observation_space(params)
+    offset = 0
+    for part in (parts_of(space) or {"": space}).values():
+        if is_box(part) and len(part.shape) == 3 and min(part.shape[:2]) >= 3:
+            return offset, part.shape
+        offset += _size(env, part)
+    raise InputError(
+        f"{name}: encoder = convolution reads an image (height, width, channels) of at least 3 x 3 pixels, but observations of "
+        f"{env.name} are {space}: choose encoder = dense"
+    )
+
+
 def observation_encoder(env: Any, params: PyTree) -> Callable[[PyTree], Float[Array, "*batch feature"]]:
     """A function that makes observations, with any leading axes, flat float32 vectors.
 

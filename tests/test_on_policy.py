@@ -97,7 +97,7 @@ def test_memories_recalled_are_the_memories_of_acting(collected):
     # It would show if memories were not set back, or the carry had been forgotten.
     forgotten = jax.tree.map(jnp.zeros_like, e.carry)
     for carry, starts in ((e.carry, jnp.zeros_like(e.starts)), (forgotten, e.starts)):
-        assert np.abs(recalled(params, carry, starts)[0] - e.log_prob).max() > 0.01
+        assert np.abs(recalled(params, carry, starts)[0] - e.log_prob).max() > 0.003
 
 
 def test_values_of_successors_remember_the_step_before(collected):

@@ -13,6 +13,7 @@ from jaxpg.algorithm import InputError
 from jaxpg.spaces import (
     is_box,
     is_discrete,
+    locate_image,
     observation_encoder,
     observation_size,
     require_box_actions,
@@ -49,6 +50,23 @@ def test_dictionaries_and_tuples_are_concatenated():
     features = observation_encoder(env, None)(observation)
     expected = [[0, 0, 1, 0, 1, 0, 0, 1, 0, 1, 2, 3, 9], [1, 0, 0, 1, 0, 0, 1, 0, 4, 5, 6, 7, 9]]
     np.testing.assert_array_equal(features, np.array(expected, np.float32))
+
+
+def test_an_image_is_found_among_the_encoded_features():
+    image = Box(0, 1, (5, 4, 3))
+    for space, offset in ((image, 0), (gymnax.Dict({"image": image, "compass": Discrete(4), "ink": Box(0, 1, (2,))}), 4)):
+        env = observing(space)
+        assert locate_image("ppo", env, None) == (offset, (5, 4, 3))
+        pixels = jnp.arange(60.0).reshape(5, 4, 3)
+        whole = {"image": pixels, "compass": jnp.int32(1), "ink": jnp.ones(2)}
+        features = observation_encoder(env, None)(pixels if space is image else whole)
+        np.testing.assert_array_equal(features[offset : offset + 60].reshape(5, 4, 3), pixels)
+
+
+@pytest.mark.parametrize("space", [Discrete(4), Box(0, 1, (5, 4)), Box(0, 1, (2, 9, 1)), gymnax.Dict({"a": Box(0, 1, (9,))})])
+def test_what_has_no_image_cannot_be_convolved(space):
+    with pytest.raises(InputError, match=r"ppo: .*at least 3 x 3 pixels, but observations of Env .*choose encoder = dense"):
+        locate_image("ppo", observing(space), None)
 
 
 def test_discrete_actions_stay_as_they_are():

@@ -15,6 +15,7 @@ from jaxpg_envs.grid import EMPTY, FORWARD, GOAL, LAVA, WALL, Level, code_at, dr
 from jaxpg_envs.registry import EnvironmentInputError
 
 VIEW = 5  # cells ahead, the agent's own included, and cells across
+Observation = dict[str, Float[Array, "..."]]
 
 
 @struct.dataclass
@@ -47,9 +48,9 @@ class GridWorld(environment.Environment[GridWorldState, GridWorldParams]):
 
     Observed are the 5 x 5 cells in front of the agent, seen through walls, and the compass direction. The view is upright:
     its last row is the agent's, with the agent in the middle, and its first column is at the left hand. The agent's own
-    cell is seen empty, what is outside of the level as wall. To suit every network, an observation is one flat float32
-    vector: for each cell of the view, row by row, a one-hot code of what it holds (MiniGrid writes type, colour and state as
-    numbers), then the one-hot direction.
+    cell is seen empty, what is outside of the level as wall. An observation is a dictionary: "direction", one-hot, and
+    "image", for each cell of the view a one-hot code of what it holds (MiniGrid writes type, colour and state as numbers);
+    both float32.
     """
 
     step = jax.jit(step_and_reset, static_argnums=0)
@@ -96,8 +97,9 @@ class GridWorld(environment.Environment[GridWorldState, GridWorldParams]):
     def action_space(self, params: GridWorldParams | None = None) -> spaces.Discrete:
         return spaces.Discrete(3)
 
-    def observation_space(self, params: GridWorldParams) -> spaces.Box:
-        return spaces.Box(0.0, 1.0, (VIEW * VIEW * len(self._kinds) + len(FORWARD),), jnp.float32)
+    def observation_space(self, params: GridWorldParams) -> spaces.Dict:
+        shapes = {"direction": (len(FORWARD),), "image": (VIEW, VIEW, len(self._kinds))}
+        return spaces.Dict({name: spaces.Box(0.0, 1.0, shape, jnp.float32) for name, shape in shapes.items()})
 
     def sample_level(self, key: PRNGKeyArray) -> Level:
         """A level of the domain-randomisation generator, see `grid.random_level`."""
@@ -115,7 +117,7 @@ class GridWorld(environment.Environment[GridWorldState, GridWorldParams]):
         """A picture, see `grid.draw_level`."""
         return draw_level(level)
 
-    def reset_env(self, key: PRNGKeyArray, params: GridWorldParams) -> tuple[Float[Array, " feature"], GridWorldState]:
+    def reset_env(self, key: PRNGKeyArray, params: GridWorldParams) -> tuple[Observation, GridWorldState]:
         """The agent at the level's start."""
         position = jnp.stack(jnp.divmod(jnp.asarray(params.level.start, jnp.int32), grid_shape(params.level)[1]))
         state = GridWorldState(time=jnp.int32(0), position=position, direction=self._first_direction(key, params.level))
@@ -123,7 +125,7 @@ class GridWorld(environment.Environment[GridWorldState, GridWorldParams]):
 
     def step_env(
         self, key: PRNGKeyArray, state: GridWorldState, action: Int[Array, ""], params: GridWorldParams
-    ) -> tuple[Float[Array, " feature"], GridWorldState, Float[Array, ""], Bool[Array, ""], dict]:
+    ) -> tuple[Observation, GridWorldState, Float[Array, ""], Bool[Array, ""], dict]:
         """One turn or one step forward."""
         del key
         direction = (state.direction + jnp.array([-1, 1, 0])[action]) % len(FORWARD)
@@ -145,15 +147,15 @@ class GridWorld(environment.Environment[GridWorldState, GridWorldParams]):
         """Whether the time limit is reached."""
         return state.time >= params.max_steps_in_episode
 
-    def _observe(self, state: GridWorldState, params: GridWorldParams) -> Float[Array, " feature"]:
+    def _observe(self, state: GridWorldState, params: GridWorldParams) -> Observation:
         steps = jnp.array(FORWARD)
         forward, right = steps[state.direction], steps[(state.direction + 1) % len(FORWARD)]
         down, across = np.indices((VIEW, VIEW))
         ahead, aside = VIEW - 1 - down[..., None], across[..., None] - VIEW // 2
         seen = state.position + ahead * forward + aside * right
         view = code_at(params.level, seen[..., 0], seen[..., 1]).at[VIEW - 1, VIEW // 2].set(EMPTY)
-        one_hot = (view[..., None] == self._kinds).reshape(-1)
-        return jnp.concatenate([one_hot, jnp.arange(len(FORWARD)) == state.direction]).astype(jnp.float32)
+        direction = jnp.arange(len(FORWARD)) == state.direction
+        return {"direction": direction.astype(jnp.float32), "image": (view[..., None] == self._kinds).astype(jnp.float32)}
 
 
 def check_sizes(id: str, size: int, max_steps_in_episode: int) -> None:

@@ -2,6 +2,7 @@
 
 from jaxpg.networks.action_value import Critics, DiscreteActionValues, Trunk
 from jaxpg.networks.actor_critic import ActorCritic, actor_critic, recall, restart
+from jaxpg.networks.encoders import DenseEncoder, ImageEncoder
 from jaxpg.networks.mixture import GaussianMixture, GaussianMixtureActor
 from jaxpg.networks.mlp import MLP, CategoricalActor, GaussianActor, MultiCategoricalActor
 from jaxpg.networks.recurrent import Memory
@@ -12,11 +13,13 @@ __all__ = [
     "ActorCritic",
     "CategoricalActor",
     "Critics",
+    "DenseEncoder",
     "DiscreteActionValues",
     "Experts",
     "GaussianActor",
     "GaussianMixture",
     "GaussianMixtureActor",
+    "ImageEncoder",
     "Memory",
     "MultiCategoricalActor",
     "TanhActor",

@@ -21,6 +21,7 @@ from jaxpg.algorithms.environment_design.measures import (
 )
 from jaxpg.algorithms.environment_design.paired import Building
 from jaxpg.experiment.checkpoints import from_host, to_host
+from jaxpg.spaces import observation_encoder, observation_size
 from jaxpg_envs.cave_escape import cave_escape
 from jaxpg_envs.levels import CaveLevel, level_set
 from jaxpg_envs.maze import maze
@@ -162,8 +163,9 @@ def test_levels_are_played_from_their_own_starts_and_scored():
     starts = jnp.concatenate([jnp.ones((1, 4), bool), transitions.done[:-1]])
     for index in range(4):
         at_level = params.replace(level=row(rows, index))
-        looks = {np.asarray(ENV.reset(jax.random.key(i), at_level)[0]).tobytes() for i in range(30)}
-        seen = np.asarray(transitions.observation)[np.asarray(starts[:, index]), index]
+        encode = observation_encoder(ENV, params)
+        looks = {np.asarray(encode(ENV.reset(jax.random.key(i), at_level)[0])).tobytes() for i in range(30)}
+        seen = np.asarray(encode(transitions.observation))[np.asarray(starts[:, index]), index]
         assert {x.tobytes() for x in seen} <= looks
     assert transitions.done.sum() >= 4  # 12 steps at most
     assert (outcome.episodes.completed == transitions.done.sum(0)).all()
@@ -341,8 +343,8 @@ def test_replaying_four_levels_solves_them():
         score = lambda state: returns_on_levels(algorithm.policy(state, False), ENV, params, levels, key).mean()
         return score(algorithm.init(key)), score(state)
 
-    before, after = quick_jit(run)(KEY)
-    assert after > before + 0.25
+    before, after = quick_jit(jax.vmap(run))(jax.random.split(KEY, 3))
+    assert after.mean() > before.mean() + 0.25
 
 
 # --- Measures -----------------------------------------------------------------------------------------------------------
@@ -374,11 +376,11 @@ def test_the_probe_finds_what_is_remembered(remembers, accuracy):
     env, params = maze(5, 1000)
 
     def act(params, key, observation, carry):
-        held = jnp.where(carry.any(), carry, observation)
+        held = jnp.where(carry.any(), carry, encode(observation))
         return jnp.int32(0), held if remembers else jax.random.normal(key, carry.shape)
 
-    size = env.observation_space(params).shape
-    policy = jaxpg.Policy(params=(), act=act, initial_carry=jnp.zeros(size))
+    encode = observation_encoder(env, params)
+    policy = jaxpg.Policy(params=(), act=act, initial_carry=jnp.zeros(observation_size(env, params)))
     level = params.level._replace(start=jnp.int32(0), goal=jnp.int32(24))
     levels = jax.vmap(lambda d: level._replace(direction=d))(jnp.arange(4))
     probe = quick_jit(lambda key: mutual_information_probe(policy, env, params, levels, key, 32, 100))

@@ -29,11 +29,11 @@ def facing(direction, params=PARAMS, env=ENV, reset=RESET):
 
 def drawn(observation, letters=".#LMG"):
     """The view as rows of letters, and the direction."""
-    observation = np.asarray(observation)
-    view = observation[:-4].reshape(5, 5, len(letters))
+    view, direction = np.asarray(observation["image"]), np.asarray(observation["direction"])
+    assert view.shape == (5, 5, len(letters))
     assert (view.sum(-1) == 1).all()
-    assert observation[-4:].sum() == 1
-    return ["".join(letters[code] for code in line) for line in view.argmax(-1)], int(observation[-4:].argmax())
+    assert direction.sum() == 1
+    return ["".join(letters[code] for code in line) for line in view.argmax(-1)], int(direction.argmax())
 
 
 VIEWS = {
@@ -171,7 +171,8 @@ def test_default_levels_are_open_rooms():
     for env, params in ((ENV, DEFAULTS), (MAZE, MAZE_DEFAULTS)):
         assert params.level[0].shape == (3, 3)
         assert int(shortest_path(params.level)) == 4
-        assert env.observation_space(params).shape == env.reset(KEY, params)[0].shape
+        observation, space = env.reset(KEY, params)[0], env.observation_space(params)
+        assert {name: part.shape for name, part in space.spaces.items()} == jax.tree.map(jnp.shape, observation)
 
 
 @pytest.mark.parametrize("id", ["CaveEscape-v0", "Maze-v0"])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from checks import quick_jit
 
-from jaxpg.networks import MLP, CategoricalActor, GaussianActor, Memory, MultiCategoricalActor, actor_critic, recall
+from jaxpg.networks import MLP, CategoricalActor, DenseEncoder, GaussianActor, Memory, MultiCategoricalActor, actor_critic, recall
 
 ACTORS = {
     "categorical": (CategoricalActor(4, (8,)), ()),
@@ -78,7 +78,7 @@ def test_components_of_a_multi_categorical_are_independent():
 @pytest.mark.parametrize("cell", ["gru", "lstm"])
 def test_recalling_is_remembering_step_by_step(cell):
     """Along 6 steps of 2 environments, of which one starts anew at step 3: as if its past had never been."""
-    network = actor_critic(CategoricalActor(4, (8,)), MLP((8,), 1, 1.0), 3, Memory(cell, 5))
+    network = actor_critic(CategoricalActor(4, (8,)), MLP((8,), 1, 1.0), 3, DenseEncoder(7), Memory(cell, 5))
     features = jax.random.normal(jax.random.key(0), (6, 2, 3))
     starts = jnp.zeros((6, 2), bool).at[3, 1].set(True)
     params = quick_jit(network.init)(jax.random.key(1))

@@ -4,8 +4,8 @@ A level is a field of the environment's `params`. An update plays one level in e
 reset to the same level, lets the student learn from it, and, where a curriculum proposes levels, plays those as well without
 learning from them. Every such rollout counts among the environment steps.
 
-The student's network is that of its algorithm: a dense layer in front of the recurrent cell reads the flat observation, where
-DRED's authors have a convolution of 16 filters over the view and a dense layer of five units over the direction.
+The student's network is by default that of DRED's authors: a convolution over the view and a few units for the direction, a
+recurrent cell, and a small actor and critic.
 """
 
 import math
@@ -23,7 +23,7 @@ from jaxpg.algorithms.environment_design import scores
 from jaxpg.algorithms.environment_design.scores import Episodes
 from jaxpg.algorithms.online import a2c, impala, ppo, trpo
 from jaxpg.algorithms.online.ppo import PPOConfig
-from jaxpg.on_policy import Learner, make_network
+from jaxpg.on_policy import ENCODER_HELP, Learner, make_network
 from jaxpg.rollout import Transition, episode_metrics, init_rollout
 from jaxpg_envs.levels import CaveLevel, level_set
 
@@ -53,6 +53,7 @@ class CurriculumConfig(PPOConfig):
     num_epochs: int = static(5, "passes over the batch per update")
     num_minibatches: int = static(1, "gradient steps per pass")
     hidden_sizes: tuple[int, ...] = static((32, 32), "hidden layers of actor and critic")
+    encoder: Literal["dense", "convolution"] = static("convolution", ENCODER_HELP)
     memory: Literal["none", "gru", "lstm"] = static("lstm", "recurrent cell in front of actor and critic")
     memory_size: int = static(256, "units of the recurrent cell")
     normalize_observations: bool = static(False, "divide observations by their running standard deviation")

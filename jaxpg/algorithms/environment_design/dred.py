@@ -112,7 +112,7 @@ def priorities(
     paper="Garcin et al. 2024, arXiv 2402.03479",
     field="environment_design",
     actions="discrete, continuous",
-    status="results; without the convolution of the authors' student",
+    status="results",
 )
 def dred(config: DREDConfig, env: Any, params: PyTree) -> Algorithm:
     """Replay of a training set and of levels generated near it."""

@@ -25,7 +25,7 @@ from jaxpg.algorithm import Algorithm, Metrics, Scalar, hyperparameter, register
 from jaxpg.algorithms.online.ppo import Batch, PPOConfig, make_parts
 from jaxpg.networks import GaussianMixture, GaussianMixtureActor
 from jaxpg.on_policy import as_algorithm, join
-from jaxpg.spaces import observation_size, require_box_actions
+from jaxpg.spaces import require_box_actions
 
 
 @struct.dataclass
@@ -69,7 +69,7 @@ def pmoe_ppo(config: PMOEPPOConfig, env: Any, params: PyTree) -> Algorithm:
     action_size = math.prod(require_box_actions("pmoe_ppo", env, params).shape)
     actor = GaussianMixtureActor(config.num_experts, action_size, config.hidden_sizes, config.activation)
     q = ActionValue()
-    base = join(config, actor, observation_size(env, params))
+    base = join("pmoe_ppo", config, actor, env, params)
 
     def init(key: jax.Array) -> PyTree:
         q_params = q.init(jax.random.fold_in(key, 1), jnp.zeros(base.context_size), jnp.zeros(action_size))

@@ -104,6 +104,8 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "ACCEL-D": ("accel", {"levels": "dataset", "score": "grounded_value_l1"}),
     "EL-DRED": ("dred", {"generation": "edits"}),
     "DRED": ("dred", {}),
+    "SFL": ("sfl", {"buffer_size": 100}),
+    "PAIRED": ("paired", {}),
 }
 ABLATIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "DRED, eta 0": ("dred", {"eta_end": 0.0}),
@@ -132,7 +134,7 @@ def learn(method: tuple[str, dict[str, Any]], setting: Setting, sets: dict[str, 
     """Trains one method, all seeds in one program, and measures it."""
     env, params = jaxpg_envs.make("CaveEscape-v0", size=setting.size, max_steps_in_episode=setting.time_limit)
     name, fields = method
-    sizes = {} if name == "domain_randomization" else {"buffer_size": setting.buffer_size}
+    sizes = {} if name in ("domain_randomization", "paired") else {"buffer_size": setting.buffer_size}
     sizes |= setting.autoencoder if name == "dred" else {}
     algorithm = jaxpg.make(
         name,
@@ -248,7 +250,7 @@ def solvable(statistics: dict[str, Float[np.ndarray, " level"]]) -> float:
 
 
 SHIFT = {"DRED": "autoencoder", "DRED, prior": "autoencoder", "EL-DRED": "edits", "ACCEL-D": "edits"}
-SHIFT |= {"DR": "random", "robust PLR": "random", "ACCEL": "random"}
+SHIFT |= {"DR": "random", "robust PLR": "random", "ACCEL": "random", "SFL": "random"}
 
 
 def summary(name: str, outcome: Outcome) -> dict[str, Any]:

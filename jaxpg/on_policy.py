@@ -50,7 +50,6 @@ from jaxpg.spaces import (
 )
 from jaxpg.transforms import any_in_batch
 
-
 ENCODER_HELP = "a dense layer in front of the memory, if there is one, or 16 filters of 3 x 3 over the image that is observed"
 
 
@@ -99,11 +98,15 @@ class OnPolicyState(NamedTuple):
 
 
 class Behaviour(NamedTuple):
-    """Of each step: the action as sampled, before it was clipped to the action space, its log-probability, and the carry."""
+    """Of each step: the action as sampled, before it was clipped to the action space, and its log-probability.
+
+    With a memory, also the carry before the step and the context that was acted on; else `()`.
+    """
 
     action: Array
     log_prob: Float[Array, "*batch"]
     carry: PyTree
+    context: PyTree
 
 
 class Experience(NamedTuple):
@@ -173,6 +176,7 @@ def make_actor(
     """
     action_space = env.action_space(env_params)
     encode = observation_encoder(env, env_params)
+    has_memory = config.memory != "none"
 
     def init(key: jax.Array, init_optimizer: Callable[[PyTree], PyTree]) -> Learner:
         params = network.init(key)
@@ -191,7 +195,7 @@ def make_actor(
             next_carry, contexts = network.remember(learner.params, carry, features)
             distribution = network.distribution(learner.params, contexts)
             action = jax.lax.stop_gradient(distribution.sample(seed=key))  # data, also to a meta-gradient
-            behaviour = Behaviour(action, distribution.log_prob(action), carry)
+            behaviour = Behaviour(action, distribution.log_prob(action), carry, contexts if has_memory else ())
             return to_action_space(action_space, action), behaviour, next_carry
 
         return rollout(key, act, env, env_params, state, config.num_steps, params_axis, network.initial_carry)
@@ -202,15 +206,15 @@ def make_actor(
         scaling = learner.reward_scaling
         if config.normalize_rewards:
             scaling, rewards = scale_rewards(scaling, rewards, transitions.done, config.discount)
-        # One step of the memory from the carry that was stored with each observation, all of them at once.
         features = features_of(learner.observation_statistics, transitions.observation)
-        carry, contexts = network.remember(learner.params, behaviour.carry, features)
+        contexts = behaviour.context if has_memory else network.encode(learner.params, features)
         values = network.value(learner.params, contexts)
 
-        def next_values_of(steps: slice) -> Float[Array, "time env"]:
+        def next_values_of(steps: tuple[Any, Any]) -> Float[Array, "*step"]:
             at = lambda tree: jax.tree.map(lambda x: x[steps], tree)
+            carry, _ = network.remember(learner.params, at(behaviour.carry), at(features))
             next_features = features_of(learner.observation_statistics, at(transitions.next_observation))
-            return network.value(learner.params, network.remember(learner.params, at(carry), next_features)[1])
+            return network.value(learner.params, network.remember(learner.params, carry, next_features)[1])
 
         cut = transitions.truncated & ~terminated
         next_values = values_of_successors(values, cut, next_values_of)
@@ -260,7 +264,7 @@ def make_actor(
             params=(learner.params, learner.observation_statistics),
             act=acts[deterministic],
             initial_carry=network.initial_carry,
-            distribution=None if config.memory != "none" else distribution,
+            distribution=None if has_memory else distribution,
         )
 
     return Actor(init, collect, appraise, observe, policy)
@@ -291,7 +295,7 @@ def join(name: str, config: OnPolicyConfig, actor: Any, env: Any, env_params: Py
     Raises:
       InputError: a convolution is asked for, but observations have no image.
     """
-    encoder = None
+    encoder: Any = None
     if config.encoder == "convolution":
         encoder = ImageEncoder(*locate_image(name, env, env_params))
     elif config.memory != "none":
@@ -309,21 +313,29 @@ def contexts_of(network: ActorCritic, params: PyTree, experience: Any) -> Float[
 def values_of_successors(
     values: Float[Array, "time env"],
     cut: Bool[Array, "time env"],
-    evaluate: Callable[[slice], Float[Array, "time env"]],
+    evaluate: Callable[[tuple[Any, Any]], Float[Array, "*step"]],
 ) -> Float[Array, "time env"]:
     """The value of each step's true successor; where the episode terminated, a number that must not count.
+
+    It is the next step's value but after the last steps and where the episode was cut. Those are evaluated, in one batch as
+    long as they are few: at most one step in 16, beside the last ones. If they are more, every step is.
 
     Args:
       values: of the state in which each step began.
       cut: whether the episode was truncated after the step.
-      evaluate: `steps -> values of the successors of these steps`. Where nothing was cut only the last ones are asked for:
-        else the successor is the next step's state.
+      evaluate: `(times, envs) -> values of the successors of these steps`; both index the leading axes of a rollout.
     """
-    return jax.lax.cond(
-        any_in_batch(cut[:-1]),
-        lambda: evaluate(slice(None)),
-        lambda: jnp.concatenate([values[1:], evaluate(slice(-1, None))]),
-    )
+    num_steps, num_envs = values.shape
+    capacity = num_envs * (1 + math.ceil((num_steps - 1) / 16))
+    alone = cut.at[-1].set(True)
+
+    def evaluate_few() -> Float[Array, "time env"]:
+        steps = jnp.nonzero(alone, size=capacity, fill_value=num_steps)  # beyond the last step: none
+        shifted = jnp.concatenate([values[1:], values[-1:]])
+        return shifted.at[steps].set(evaluate(steps), mode="drop")
+
+    every = (slice(None), slice(None))
+    return jax.lax.cond(any_in_batch(alone.sum() > capacity), lambda: evaluate(every), evaluate_few)
 
 
 def learning_rate_schedule(config: Any, gradient_steps_per_update: int) -> Any:

@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 from checks import quick_jit
 
-from jaxpg.networks import MLP, CategoricalActor, DenseEncoder, GaussianActor, Memory, MultiCategoricalActor, actor_critic, recall
+from jaxpg.networks import (
+    MLP,
+    CategoricalActor,
+    DenseEncoder,
+    GaussianActor,
+    Memory,
+    MultiCategoricalActor,
+    actor_critic,
+    recall,
+)
 
 ACTORS = {
     "categorical": (CategoricalActor(4, (8,)), ()),

@@ -115,7 +115,7 @@ def pqn(config: PQNConfig, env: Any, env_params: PyTree) -> Algorithm:
 
         rollout_state, t = rollout(act_key, act, env, env_params, state.rollout, config.num_steps)
 
-        def best_values_of_successors(steps: slice) -> Float[Array, "time env"]:
+        def best_values_of_successors(steps: tuple[Any, Any]) -> Float[Array, "*step"]:
             observation = jax.tree.map(lambda x: x[steps], t.next_observation)
             return action_values(state.params, state.observation_statistics, observation).max(-1)
 

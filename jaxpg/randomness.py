@@ -2,7 +2,8 @@
 
 JAX lowers Threefry-2x32 to a loop on CPUs, of which XLA makes kernels of their own; written out, its twenty rounds become
 part of the kernel that uses the bits (`python -m benchmarks random_bits`). An update of PPO on CartPole has 274 kernels so,
-and 333 else.
+and 333 else. A barrier keeps the rounds of one draw out of the kernels of the next: along a chain of keys split from keys,
+XLA of JAX 0.11 would write them out once more for every use, without end.
 """
 
 import jax
@@ -27,6 +28,7 @@ def threefry_2x32(key0: jax.Array, key1: jax.Array, count0: jax.Array, count1: j
             y = x ^ (y << jnp.uint32(rotation) | y >> jnp.uint32(32 - rotation))
         x = x + keys[injection % 3]
         y = y + keys[(injection + 1) % 3] + jnp.uint32(injection)
+    x, y = jax.lax.optimization_barrier((x, y))
     return x, y
 
 

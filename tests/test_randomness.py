@@ -1,5 +1,7 @@
 """Random bits: the published test vectors, and that it is this program that JAX's random functions run."""
 
+import time
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -25,6 +27,22 @@ def test_published_vectors(counter: tuple[int, int], key: tuple[int, int], expec
 def test_jax_random_runs_it() -> None:
     lowered = jax.jit(jax.random.bits).lower(jax.random.key(0)).as_text()
     assert "while" not in lowered
+    assert lowered.count("optimization_barrier") == 1
+
+
+def test_a_chain_of_keys_compiles_in_time() -> None:
+    """Without the barrier, XLA of JAX 0.11 does not end here."""
+
+    def chain(key: jax.Array) -> jax.Array:
+        total = jnp.float32(0)
+        for _ in range(10):
+            key, *keys = jax.random.split(key, 3)
+            total += jax.random.normal(keys[0]) * jax.random.uniform(keys[1])
+        return total
+
+    started = time.perf_counter()
+    jax.jit(chain).lower(jax.random.key(0)).compile()
+    assert time.perf_counter() - started < 60
 
 
 def test_bits_are_jaxs() -> None:

@@ -1,5 +1,6 @@
 """MAP-Elites and its relatives: the repertoire's invariants, variation, memory, episodes, and what each emitter learns."""
 
+import itertools
 from types import SimpleNamespace
 
 import jax
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 import jaxpg
 import jaxpg_envs
 from jaxpg.algorithm import InputError
+from jaxpg.algorithms.quality_diversity.cma_me import improvement_ranks
 from jaxpg.algorithms.quality_diversity.dcrl_map_elites import specialize
 from jaxpg.algorithms.quality_diversity.episodes import (
     as_task,
@@ -38,7 +40,7 @@ from jaxpg.training import advance
 from jaxpg_envs.point_omni import PointOmni
 
 KEY = jax.random.key(0)
-NAMES = ("map_elites", "pga_map_elites", "dcg_map_elites", "dcrl_map_elites")
+NAMES = ("map_elites", "cma_me", "pga_map_elites", "dcg_map_elites", "dcrl_map_elites")
 STEPS = 6
 EDGE = 0.01
 SMALL = {"num_cells": 16, "num_offspring": 8, "hidden_sizes": (4,), "total_steps": 8 * STEPS * 10}
@@ -64,7 +66,7 @@ TASK = as_task("a test", CLIFF, PARAMS)
 
 
 def small(name, **fields):
-    learning = {} if name == "map_elites" else LEARNING
+    learning = {"map_elites": {}, "cma_me": {"num_emitters": 2}}.get(name, LEARNING)
     actor = {"actor_hidden_sizes": (5,)} if name == "dcg_map_elites" else {}
     return jaxpg.make(name, CLIFF, PARAMS, **(SMALL | learning | actor | fields))
 
@@ -206,12 +208,50 @@ def test_a_memory_is_a_ring_of_the_valid_rows(writes):
 REMEMBER = quick_jit(remember)
 
 
-@pytest.mark.parametrize("name", NAMES[1:])
+@pytest.mark.parametrize("name", NAMES[2:])
 def test_a_memory_too_small_for_a_generation_is_refused(name):
     steps = 8 * STEPS * (2 if name == "dcg_map_elites" else 1)
     small(name, buffer_size=steps)
     with pytest.raises(InputError, match=f"{steps - 1} steps cannot hold the {steps}.*buffer_size"):
         small(name, buffer_size=steps - 1)
+
+
+# --- Evolution strategies -----------------------------------------------------------------------------------------------
+
+
+def test_improvements_are_ranked_discoveries_first():
+    """Two discoveries by fitness, two improvements by how much, one that is worse, one without a fitness."""
+    fitnesses = jnp.array([5.0, 1.0, jnp.nan, 2.0, 7.0, -3.0])
+    elites = jnp.array([4.5, -jnp.inf, -jnp.inf, 3.0, 4.0, -jnp.inf])
+    ranks, improves = quick_jit(improvement_ranks)(fitnesses, elites)
+    np.testing.assert_array_equal(ranks, [3, 0, 5, 4, 2, 1])
+    np.testing.assert_array_equal(improves, [True, True, False, False, True, True])
+
+
+def test_strategies_move_towards_what_they_discovered(runs):
+    """The mean is a mean of the better half of the offspring, or a random elite where none got in."""
+    states = runs["cma_me"].states
+    flat = lambda genotypes, axes: np.concatenate(
+        [np.asarray(x).reshape(*x.shape[:axes], -1) for x in jax.tree.leaves(genotypes)], axis=-1
+    )
+    for before, after in itertools.pairwise(states[1:]):
+        offspring = flat(before.emitter.offspring, 2)
+        evaluated = flat(after.repertoire.genotypes, 1)
+        np.testing.assert_array_equal(before.emitter.fitnesses, before.repertoire.fitnesses)
+        for index in range(2):
+            got_in = [any(np.array_equal(x, elite) for elite in evaluated) for x in offspring[index]]
+            mean = after.emitter.states.mean[index]
+            if any(got_in):
+                weights, *_ = np.linalg.lstsq(offspring[index].T, mean, rcond=None)
+                np.testing.assert_allclose(weights.sum(), 1.0, atol=1e-3)
+                np.testing.assert_allclose(weights @ offspring[index], mean, atol=1e-4)
+            else:
+                assert any(np.allclose(mean, elite, atol=1e-6) for elite in flat(before.repertoire.genotypes, 1))
+
+
+def test_strategies_share_the_offspring_evenly():
+    with pytest.raises(InputError, match="num_offspring = 8 does not divide into num_emitters = 3"):
+        small("cma_me", num_emitters=3)
 
 
 # --- Episodes -----------------------------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """Whole episodes of many deterministic controllers at once: fitnesses, descriptors, and the steps to learn from."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -92,6 +92,16 @@ def open_loop_controller(task: Task) -> Controller:
         return jax.random.uniform(key, (task.num_steps, task.actions.size), minval=-1.0, maxval=1.0)
 
     return Controller(init, lambda actions, _, time: jnp.clip(actions[time], -1.0, 1.0))
+
+
+CONTROLLER_HELP = "a genotype is a network, or the actions themselves"
+
+
+def make_controller(kind: Literal["network", "open_loop"], task: Task, hidden_sizes: tuple[int, ...]) -> Controller:
+    """The controller of that kind; `hidden_sizes` are a network's."""
+    if kind == "open_loop":
+        return open_loop_controller(task)
+    return network_controller(controller_network(task, hidden_sizes), task)
 
 
 class Steps(NamedTuple):

@@ -35,6 +35,12 @@ class QualityDiversityConfig:
     num_cells: int = static(1024, "cells of the repertoire")
     num_offspring: int = static(256, "genotypes that a generation evaluates, each in one episode", low=4)
     hidden_sizes: tuple[int, ...] = static((128, 128), "hidden layers of the controllers")
+
+
+@struct.dataclass
+class VariationConfig(QualityDiversityConfig):
+    """And those of variation by chance and along lines."""
+
     iso_sigma: Scalar = hyperparameter(0.005, "standard deviation of independent changes to a genotype", low=0)
     line_sigma: Scalar = hyperparameter(0.05, "standard deviation of changes along the line to another genotype", low=0)
 
@@ -74,7 +80,7 @@ class Emitter(NamedTuple):
     more_episodes: int = 0
 
 
-def vary_elites(key: jax.Array, repertoire: Repertoire, number: int, config: QualityDiversityConfig) -> PyTree:
+def vary_elites(key: jax.Array, repertoire: Repertoire, number: int, config: VariationConfig) -> PyTree:
     """Offspring of two elites each, by chance."""
     parents_key, others_key, key = jax.random.split(key, 3)
     parents, others = (genotypes_at(repertoire, sample(key, repertoire, number)) for key in (parents_key, others_key))

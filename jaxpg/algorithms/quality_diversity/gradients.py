@@ -22,7 +22,7 @@ from jaxtyping import Array, Float, PyTree
 from jaxpg.algorithm import Metrics, Scalar, hyperparameter, static
 from jaxpg.algorithms.online.td3 import Learner, deterministic_actor_critic, first
 from jaxpg.algorithms.quality_diversity.episodes import Episodes, Steps, Task
-from jaxpg.algorithms.quality_diversity.generations import QualityDiversityConfig
+from jaxpg.algorithms.quality_diversity.generations import VariationConfig
 from jaxpg.algorithms.quality_diversity.memory import Memory, init_memory, random_rows, remember, require_capacity
 from jaxpg.algorithms.quality_diversity.repertoire import Repertoire, genotypes_at, sample
 from jaxpg.algorithms.quality_diversity.variation import policy_gradient
@@ -31,7 +31,7 @@ from jaxpg.replay import Sample
 
 
 @struct.dataclass
-class GradientConfig(QualityDiversityConfig):
+class GradientConfig(VariationConfig):
     """Hyperparameters of the algorithms with critics."""
 
     critic_hidden_sizes: tuple[int, ...] = static((256, 256), "hidden layers of the critics")

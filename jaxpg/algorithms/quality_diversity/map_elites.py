@@ -12,10 +12,10 @@ from flax import struct
 from jaxtyping import Array, Float, PyTree
 
 from jaxpg.algorithm import Algorithm, register, static
-from jaxpg.algorithms.quality_diversity.episodes import as_task, controller_network, network_controller, open_loop_controller
+from jaxpg.algorithms.quality_diversity.episodes import CONTROLLER_HELP, as_task, make_controller
 from jaxpg.algorithms.quality_diversity.generations import (
     Emitter,
-    QualityDiversityConfig,
+    VariationConfig,
     as_algorithm,
     untargeted,
     vary_elites,
@@ -24,10 +24,10 @@ from jaxpg.algorithms.quality_diversity.repertoire import Repertoire
 
 
 @struct.dataclass
-class MapElitesConfig(QualityDiversityConfig):
+class MapElitesConfig(VariationConfig):
     """Hyperparameters."""
 
-    controller: Literal["network", "open_loop"] = static("network", "a genotype is a network, or the actions themselves")
+    controller: Literal["network", "open_loop"] = static("network", CONTROLLER_HELP)
 
 
 @register(
@@ -41,10 +41,7 @@ class MapElitesConfig(QualityDiversityConfig):
 def map_elites(config: MapElitesConfig, env: Any, params: PyTree) -> Algorithm:
     """Variation alone."""
     task = as_task("map_elites", env, params)
-    if config.controller == "network":
-        controller = network_controller(controller_network(task, config.hidden_sizes), task)
-    else:
-        controller = open_loop_controller(task)
+    controller = make_controller(config.controller, task, config.hidden_sizes)
 
     def emit(key: jax.Array, _: tuple, repertoire: Repertoire) -> tuple[PyTree, Float[Array, "offspring descriptor"]]:
         return vary_elites(key, repertoire, config.num_offspring, config), untargeted(config.num_offspring, task)

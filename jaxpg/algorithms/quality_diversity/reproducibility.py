@@ -17,12 +17,11 @@ from jaxpg.algorithms.quality_diversity.episodes import (
     Task,
     as_task,
     controller_network,
+    make_controller,
     network_controller,
-    open_loop_controller,
     run_genotypes,
 )
 from jaxpg.algorithms.quality_diversity.generations import QualityDiversityState
-from jaxpg.algorithms.quality_diversity.map_elites import MapElitesConfig
 from jaxpg.algorithms.quality_diversity.repertoire import Repertoire, add, init_repertoire, score
 
 
@@ -86,9 +85,7 @@ def _against(
 
 
 def _elites(config: Any, task: Task) -> Controller:
-    if isinstance(config, MapElitesConfig) and config.controller == "open_loop":
-        return open_loop_controller(task)
-    return network_controller(controller_network(task, config.hidden_sizes), task)
+    return make_controller(getattr(config, "controller", "network"), task, config.hidden_sizes)
 
 
 def _actor_sizes(config: DescriptorConditionedConfig) -> tuple[int, ...]:

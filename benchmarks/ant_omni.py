@@ -22,7 +22,7 @@ PROTOCOL = Protocol("brax/ant_omni", 470, SIZES, CRITICS, {"actor_hidden_sizes":
 PROTOCOLS = {
     "smoke": PROTOCOL._replace(generations=3, env_options={"max_steps_in_episode": 20}),
     "small": PROTOCOL,
-    "full": Protocol("brax/ant_omni", 200, {"num_offspring": 1024}, {}, {}),
+    "full": Protocol("brax/ant_omni", 100, {"num_offspring": 1024}, {}, {}),
 }
 METHODS = {"smoke": (MAP_ELITES, PGA, DCG), "small": (MAP_ELITES, PGA, DCG), "full": (PGA, DCG)}
 

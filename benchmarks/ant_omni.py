@@ -5,9 +5,10 @@ and ten minutes: the paper's hyperparameters, but a fifth of its million evaluat
 and DCG alone. Expected there is a QD-score 1.5 times PGA's (the paper's average over its four tasks is 1.82), elsewhere the
 order of the coverages alone; all of a single seed.
 
-Measured at size small: DCG covers 94 % of the cells, 1.83 times what PGA does (51 %), but MAP-Elites is between them (85 %). A
-likely cause, not separated: PGA's critic knows no descriptor, and fittest is who stays and saves energy, towards which half of
-PGA's offspring climb. MAP-Elites also has the highest QD-score: its cells are fitter than DCG's.
+Measured at size small: DCG covers 94 % of the cells, 1.83 times what PGA does (51 %), but MAP-Elites is between them (85 %) and
+has the highest QD-score. The order of the latter two is chance: what counts is whether a gait is found early. After 7,680
+evaluations that MAP-Elites covers 45 % of the cells and PGA 14 %; MAP-Elites of another seed covers 11 % after 6,144. QDax's
+two, on this very task, cover 9 % (MAP-Elites) and 8 % (PGA) after 7,680, a seed each.
 """
 
 from typing import Any

@@ -3,6 +3,9 @@
 The paper claims more than twice MAP-Elites' QD-score on its own tasks (distorted functions, a card game's decks), with full
 covariances; expected here is more than MAP-Elites' on both of ours, at equally many evaluations. What is compared are the
 seeds' interquartile means.
+
+Measured at size small: 1.10 times on the point mass, all of whose cells are filled after a sixth of the evaluations (MAP-Elites:
+93 % of them after all), and 1.59 times on the arm.
 """
 
 from typing import Any

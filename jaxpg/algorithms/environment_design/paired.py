@@ -117,7 +117,7 @@ class Building:
     paper="Dennis et al. 2020, arXiv 2012.02096",
     field="environment_design",
     actions="discrete, continuous",
-    status="implemented",
+    status="results",
 )
 def paired(config: PAIREDConfig, env: Any, params: PyTree) -> Algorithm:
     """Two students, and an adversary that is paid their regret."""

@@ -56,7 +56,7 @@ class Memory(NamedTuple):
     paper="Rutherford et al. 2024, arXiv 2408.15099",
     field="environment_design",
     actions="discrete, continuous",
-    status="implemented",
+    status="results",
 )
 def sfl(config: SFLConfig, env: Any, params: PyTree) -> Algorithm:
     """Random levels beside the most learnable ones found lately."""

@@ -73,7 +73,7 @@ def improvement_ranks(
     paper="Fontaine et al. 2020, arXiv 1912.02400",
     field="quality_diversity",
     actions="continuous",
-    status="complete",
+    status="results; improvement emitters alone",
 )
 def cma_me(config: CMAMEConfig, env: Any, params: PyTree) -> Algorithm:
     """Improvement emitters alone."""

@@ -2,8 +2,8 @@
 
 How it is measured: `_peers/throughput.py`. All learn from every level and keep 128, so that the peers begin to replay, half
 of the time, before the clock runs; what ours does is the same computation whether levels are new or not. jaxued's and minimax's
-mazes have 25 walls, ours 0 to 60. The networks are alike: a convolution of 16 filters before an LSTM of 256 units. The loops of the
-peers are their public code: jaxued's is an example in its repository, of which a checkout has to lie where
+mazes have 25 walls, ours 0 to 60. The networks are alike: a convolution of 16 filters before an LSTM of 256 units. The loops
+of the peers are their public code: jaxued's is an example in its repository, of which a checkout has to lie where
 `_peers/jaxued_level_replay.py` says.
 """
 

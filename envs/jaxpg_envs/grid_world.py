@@ -13,6 +13,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt8
 from jaxpg_envs.auto_reset import step_and_reset
 from jaxpg_envs.grid import EMPTY, FORWARD, GOAL, LAVA, WALL, Level, code_at, draw_level, grid_shape
 from jaxpg_envs.registry import EnvironmentInputError
+from jaxpg_envs.spaces import Dict
 
 VIEW = 5  # cells ahead, the agent's own included, and cells across
 Observation = dict[str, Float[Array, "..."]]
@@ -97,9 +98,9 @@ class GridWorld(environment.Environment[GridWorldState, GridWorldParams]):
     def action_space(self, params: GridWorldParams | None = None) -> spaces.Discrete:
         return spaces.Discrete(3)
 
-    def observation_space(self, params: GridWorldParams) -> spaces.Dict:
+    def observation_space(self, params: GridWorldParams) -> Dict:
         shapes = {"direction": (len(FORWARD),), "image": (VIEW, VIEW, len(self._kinds))}
-        return spaces.Dict({name: spaces.Box(0.0, 1.0, shape, jnp.float32) for name, shape in shapes.items()})
+        return Dict({name: spaces.Box(0.0, 1.0, shape, jnp.float32) for name, shape in shapes.items()})
 
     def sample_level(self, key: PRNGKeyArray) -> Level:
         """A level of the domain-randomisation generator, see `grid.random_level`."""

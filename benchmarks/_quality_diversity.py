@@ -30,6 +30,7 @@ class Method(NamedTuple):
 
 
 MAP_ELITES = Method("MAP-Elites", "map_elites")
+ME_ES = Method("ME-ES", "me_es")
 PGA = Method("PGA-MAP-Elites", "pga_map_elites")
 DCG = Method("DCG-MAP-Elites", "dcg_map_elites")
 DCRL = Method("DCRL-MAP-Elites", "dcrl_map_elites")
@@ -64,7 +65,9 @@ class Outcome(NamedTuple):
 def learn(method: Method, protocol: Protocol, num_seeds: int) -> Outcome:
     """Trains a method on the protocol's task and runs its repertoire, and its actor, again."""
     fields = protocol.sizes | method.hyperparameters
-    if method.algorithm != "map_elites":
+    if method.algorithm == "me_es":
+        fields["num_offspring"] -= 1  # it needs an odd number
+    if method.algorithm in ("pga_map_elites", "dcg_map_elites", "dcrl_map_elites"):
         fields |= protocol.critics
     if method.algorithm == "dcg_map_elites":
         fields |= protocol.actor

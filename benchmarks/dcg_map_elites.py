@@ -1,4 +1,4 @@
-"""DCG-MAP-Elites against MAP-Elites, PGA-MAP-Elites, its ablations and DCRL-MAP-Elites.
+"""DCG-MAP-Elites against MAP-Elites, ME-ES, PGA-MAP-Elites, its ablations and DCRL-MAP-Elites.
 
 At sizes smoke and small on a point mass, in the open and before a trap, which stand in for Ant-Omni and AntTrap-Omni; at size
 full on the robots themselves (Hexapod-Omni is missing, see `jaxpg_envs.quality_diversity_brax`). Expected are our targets: at
@@ -8,7 +8,7 @@ tasks is 1.82), 0.9 to 1.2 on the walker. What is compared are the seeds' interq
 The paper counts offspring's evaluations and not those of DCG's actor, and so do the claims; `results` have what was reached
 after equally many environment steps too. Its score of the distilled actor adds up fitness wherever it is earned, so that on the
 point mass, for whom standing still is fittest, an actor that heeds no descriptor passes; the corrected score, which counts a
-cell only if it was reached, tells. Other kernel lengths are tried on PointOmni.
+cell only if it was reached, tells. Other kernel lengths, and larger steps of ME-ES, are tried on PointOmni.
 """
 
 from typing import Any
@@ -18,6 +18,7 @@ from benchmarks._quality_diversity import (
     DCG,
     DCRL,
     MAP_ELITES,
+    ME_ES,
     PGA,
     Method,
     Outcome,
@@ -30,8 +31,11 @@ from benchmarks._quality_diversity import (
 from jaxpg.experiment.plots import Picture
 
 SEEDS = {"smoke": 2, "small": 5, "full": 2}
-METHODS = [MAP_ELITES, PGA, DCG, DCRL]
-LENGTHS = [Method(f"DCG, kernel length {length}", "dcg_map_elites", {"kernel_length": length}) for length in (0.01, 0.5)]
+METHODS = [MAP_ELITES, ME_ES, PGA, DCG, DCRL]
+VARIANTS = [
+    Method("ME-ES, sigma 0.05", "me_es", {"sigma": 0.05}),
+    *(Method(f"DCG, kernel length {length}", "dcg_map_elites", {"kernel_length": length}) for length in (0.01, 0.5)),
+]
 
 SMOKE = Protocol(
     "PointOmni-v0",
@@ -61,7 +65,7 @@ def run(size: str, num_seeds: int) -> tuple[dict[str, Any], list[dict[str, Any]]
     protocols = PROTOCOLS[size]
     outcomes = []
     for protocol in protocols:
-        methods = METHODS if size == "smoke" else [*METHODS, *ABLATIONS, *(LENGTHS if protocol is SMALL else [])]
+        methods = METHODS if size == "smoke" else [*METHODS, *ABLATIONS, *(VARIANTS if protocol is SMALL else [])]
         outcomes.append({method.name: learn(method, protocol, num_seeds) for method in methods})
     results, claims = {}, []
     for protocol, found in zip(protocols, outcomes, strict=True):
@@ -80,6 +84,7 @@ def _claims(task: str, found: dict[str, Outcome], least: float) -> list[dict[str
         claims = [ratio(f"{task}: QD-score, DCG to PGA", dcg, pga, least)]
     claims += [
         ratio(f"{task}: QD-score, DCG to MAP-Elites", dcg, qd_score[MAP_ELITES.name], 1.0),
+        ratio(f"{task}: QD-score, DCG to ME-ES", dcg, qd_score[ME_ES.name], 1.0),
         ratio(f"{task}: QD-score, DCRL to DCG", qd_score[DCRL.name], dcg, 1.0),
     ]
     for name, which in (("qd_score", "QD-score"), ("corrected_qd_score", "corrected QD-score")):

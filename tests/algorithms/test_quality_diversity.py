@@ -25,6 +25,7 @@ from jaxpg.algorithms.quality_diversity.episodes import (
     run_genotypes,
 )
 from jaxpg.algorithms.quality_diversity.gradients import similarity
+from jaxpg.algorithms.quality_diversity.me_es import NEIGHBOURS, ascent_direction, elite_probabilities, novelty
 from jaxpg.algorithms.quality_diversity.memory import init_memory, random_rows, remember
 from jaxpg.algorithms.quality_diversity.repertoire import (
     add,
@@ -40,7 +41,7 @@ from jaxpg.training import advance
 from jaxpg_envs.point_omni import PointOmni
 
 KEY = jax.random.key(0)
-NAMES = ("map_elites", "cma_me", "pga_map_elites", "dcg_map_elites", "dcrl_map_elites")
+NAMES = ("map_elites", "cma_me", "me_es", "pga_map_elites", "dcg_map_elites", "dcrl_map_elites")
 STEPS = 6
 EDGE = 0.01
 SMALL = {"num_cells": 16, "num_offspring": 8, "hidden_sizes": (4,), "total_steps": 8 * STEPS * 10}
@@ -66,7 +67,12 @@ TASK = as_task("a test", CLIFF, PARAMS)
 
 
 def small(name, **fields):
-    learning = {"map_elites": {}, "cma_me": {"num_emitters": 2}}.get(name, LEARNING)
+    own = {
+        "map_elites": {},
+        "cma_me": {"num_emitters": 2},
+        "me_es": {"num_offspring": 9, "generations_per_elite": 2, "sigma": 0.1},
+    }
+    learning = own.get(name, LEARNING)
     actor = {"actor_hidden_sizes": (5,)} if name == "dcg_map_elites" else {}
     return jaxpg.make(name, CLIFF, PARAMS, **(SMALL | learning | actor | fields))
 
@@ -208,7 +214,7 @@ def test_a_memory_is_a_ring_of_the_valid_rows(writes):
 REMEMBER = quick_jit(remember)
 
 
-@pytest.mark.parametrize("name", NAMES[2:])
+@pytest.mark.parametrize("name", NAMES[3:])
 def test_a_memory_too_small_for_a_generation_is_refused(name):
     steps = 8 * STEPS * (2 if name == "dcg_map_elites" else 1)
     small(name, buffer_size=steps)
@@ -252,6 +258,89 @@ def test_strategies_move_towards_what_they_discovered(runs):
 def test_strategies_share_the_offspring_evenly():
     with pytest.raises(InputError, match="num_offspring = 8 does not divide into num_emitters = 3"):
         small("cma_me", num_emitters=3)
+
+
+def test_the_direction_of_ascent_is_that_of_evosax():
+    """But for its scale: 1 / (2 sigma)."""
+    from evosax.algorithms import Open_ES
+
+    sigma, mean = 0.3, jnp.array([1.0, -2.0, 0.5])
+    strategy = Open_ES(8, mean, optimizer=optax.sgd(1.0), std_schedule=optax.constant_schedule(sigma))
+    options = strategy.default_params
+    samples, state = strategy.ask(KEY, strategy.init(KEY, mean, options), options)
+    values = -jnp.square(samples - jnp.array([2.0, -2.0, 0.0])).sum(1)
+    state, _ = strategy.tell(KEY, samples, -values, state, options)
+    direction = ascent_direction(values.reshape(2, 4), (samples[:4] - mean) / sigma)
+    np.testing.assert_allclose(direction / (2 * sigma), state.mean - mean, rtol=1e-4, atol=1e-6)
+    assert direction @ jnp.array([1.0, 0.0, -0.5]) > 0
+
+
+def test_novelty_is_the_mean_squared_distance_to_the_nearest():
+    achieved = np.asarray(jax.random.normal(KEY, (30, 2)))
+    descriptors = jax.random.normal(jax.random.key(1), (5, 2))
+    distances = np.sort(np.square(np.asarray(descriptors)[:, None] - achieved).sum(-1), axis=1)
+    rows = jnp.concatenate([achieved, jnp.full((7, 2), jnp.nan)])
+    np.testing.assert_allclose(novelty(descriptors, rows), distances[:, :NEIGHBOURS].mean(1), rtol=1e-5)
+    few = jnp.where(jnp.arange(len(rows))[:, None] < 3, rows, jnp.nan)
+    expected = np.square(np.asarray(descriptors)[:, None] - achieved[:3]).sum(-1).mean(1)
+    np.testing.assert_allclose(novelty(descriptors, few), expected, rtol=1e-5)
+    np.testing.assert_array_equal(novelty(descriptors, jnp.full_like(rows, jnp.nan)), 0.0)
+
+
+def test_a_climb_begins_at_the_fittest_or_most_novel_elites():
+    fitnesses = jnp.array([3.0, -jnp.inf, 5.0, 1.0, 2.0, 0.0, 4.0, 3.5])
+    novelties = jnp.array([0.1, 9.0, 0.2, 4.0, 3.0, 1.0, 1.5, 0.5])
+    for_fitness = elite_probabilities(fitnesses, novelties, jnp.bool_(False))
+    np.testing.assert_allclose(for_fitness, np.array([1, 0, 8, 1, 1, 1, 1, 1]) / 14, rtol=1e-6)
+    for_novelty = elite_probabilities(fitnesses, novelties, jnp.bool_(True))
+    best = np.array([0, 0, 0, 4.0, 3.0, 1.0, 1.5, 0.5])
+    np.testing.assert_allclose(for_novelty, 0.1 * np.array([1, 0, 1, 1, 1, 1, 1, 1]) / 7 + 0.9 * best / 10, rtol=1e-6)
+    unknown = elite_probabilities(fitnesses, jnp.zeros(8), jnp.bool_(True))
+    np.testing.assert_allclose(unknown, np.array([1, 0, 1, 1, 1, 1, 1, 1]) / 7, rtol=1e-6)
+
+
+@pytest.mark.parametrize("generation", [1, 3])
+def test_me_es_climbs_for_fitness_and_then_for_novelty(generation, runs):
+    """From a random elite, by Adam's first step (the sign of the direction, mostly) after the samples are run again."""
+    run = runs["me_es"]
+    before, after = (run.states[i].emitter for i in (generation, generation + 1))
+    flat = lambda genotypes, axes=0: np.concatenate(
+        [np.asarray(x).reshape(*x.shape[:axes], -1) for x in jax.tree.leaves(genotypes)], axis=-1
+    )
+    elites = flat(run.states[generation].repertoire.genotypes, 1)
+    assert any(np.array_equal(flat(before.mean), elite) for elite in elites)
+    controller = network_controller(controller_network(TASK, (4,)), TASK)
+    moved = lambda sign: jax.tree.map(lambda x, e: x + sign * 0.1 * e, before.mean, before.noise)
+    rows = jax.tree.map(lambda *x: jnp.concatenate(x), jax.tree.map(lambda x: x[None], before.latest), moved(1.0), moved(-1.0))
+    episodes = quick_jit(lambda rows: run_genotypes(KEY, TASK, controller, rows))(rows)
+    np.testing.assert_allclose(after.achieved[generation - 1], episodes.descriptors[0], atol=1e-6)
+    assert np.isfinite(after.achieved).all(1).sum() == generation
+    values = episodes.fitnesses[1:]
+    if generation == 3:
+        known = np.asarray(after.achieved[:3])
+        values = np.square(np.asarray(episodes.descriptors[1:])[:, None] - known).sum(-1).mean(1)
+    ranks = np.argsort(np.argsort(values))
+    direction = ((ranks[:4] - ranks[4:])[:, None] * flat(before.noise, 1)).sum(0) / (4 * 7) - 0.005 * flat(before.mean)
+    stepped = flat(before.mean) + 0.01 * direction / (np.abs(direction) + 1e-8)
+    np.testing.assert_allclose(flat(after.mean), stepped, atol=1e-5)
+    np.testing.assert_array_equal(flat(after.latest), flat(after.mean))
+
+
+def test_where_a_climb_ended_is_evaluated_though_another_begins(runs):
+    states = runs["me_es"].states
+    ended = states[3].emitter
+    elites = jax.tree.leaves(states[3].repertoire.genotypes)
+    same = np.all(
+        [(x == y).reshape(len(x), -1).all(1) for x, y in zip(elites, jax.tree.leaves(ended.mean), strict=True)], axis=0
+    )
+    assert same.any()
+    assert not all(np.array_equal(x, y) for x, y in zip(*map(jax.tree.leaves, (ended.latest, ended.mean)), strict=True))
+    assert not any(leaf.any() for leaf in jax.tree.leaves(ended.optimizer_state))
+
+
+def test_me_es_needs_a_mean_besides_its_pairs():
+    with pytest.raises(InputError, match=r"num_offspring = 8 must be odd.*take 7 or 9"):
+        small("me_es", num_offspring=8)
 
 
 # --- Episodes -----------------------------------------------------------------------------------------------------------

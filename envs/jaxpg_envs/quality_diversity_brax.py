@@ -1,8 +1,8 @@
 """Quality-diversity tasks on brax's robots: run everywhere, or run in every way.
 
-The tasks of QDax and of DCG-MAP-Elites (Faldor et al., 2023), whose Hexapod-Omni is missing: neither brax nor QDax has
-the robot any more. The robots are those of brax today, not of its first version, so that figures of the papers
-are of other bodies. Every episode starts alike, without noise.
+The tasks of QDax and of DCG-MAP-Elites (Faldor et al., 2023). The robots are those of brax today, not of its first version,
+and the hexapod, which neither brax nor QDax has any more, is our own, so that figures of the papers are of other bodies. Every
+episode starts alike, without noise.
 """
 
 from pathlib import Path
@@ -17,23 +17,24 @@ from brax.io import mjcf
 from flax import struct
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
+from jaxpg_envs import hexapod
 from jaxpg_envs.auto_reset import vary_alike
 from jaxpg_envs.brax_adapter import BraxEnvironment, BraxParams, BraxState
 from jaxpg_envs.registry import EnvironmentInputError
 
 BACKENDS = ("spring", "mjx")
-HALF_WIDTH = 30.0  # in m, of the square that positions are clipped to
 
 
 class Task(NamedTuple):
     """What makes a task of a robot.
 
     Attributes:
-        robot: brax's environment.
+        robot: brax's environment, or "hexapod".
         offset: added to every reward, which is then clipped to at least 0.
         max_steps_in_episode: time limit in steps.
         feet: names of the robot's geoms whose contacts with the ground are the descriptor; none: the position is.
         trap: whether a U-shaped wall stands in the way.
+        half_width: of the square that positions are clipped to, in m.
     """
 
     robot: str
@@ -41,6 +42,7 @@ class Task(NamedTuple):
     max_steps_in_episode: int
     feet: tuple[str, ...] = ()
     trap: bool = False
+    half_width: float = 30.0
 
 
 _ANT_FEET = ("left_foot_geom", "right_foot_geom", "third_foot_geom", "fourth_foot_geom")
@@ -50,6 +52,7 @@ _ANT_FEET = ("left_foot_geom", "right_foot_geom", "third_foot_geom", "fourth_foo
 TASKS = {
     "ant_omni": Task("ant", 3.03, 250),
     "anttrap_omni": Task("ant", 3.03, 250, trap=True),
+    "hexapod_omni": Task("hexapod", 3.53, 250, half_width=2.0),
     "humanoid_omni": Task("humanoid", -3.3, 1000),
     "ant_uni": Task("ant", 3.24, 1000, _ANT_FEET),
     "halfcheetah_uni": Task("halfcheetah", 0.6, 1000, ("bfoot", "ffoot")),
@@ -69,7 +72,8 @@ class QualityDiversityBrax(BraxEnvironment):
     """A robot of brax with a descriptor.
 
     Omnidirectional tasks ("omni") reward staying alive and saving force, without brax's reward for running forward. The
-    descriptor is the torso's position (x, y) in m, clipped to ±30. Observed is also the position, in units of 30 m.
+    descriptor is the torso's position (x, y) in m, clipped to the task's square. Observed is also the position, in units of
+    half its width.
 
     Unidirectional tasks ("uni") have brax's reward. The descriptor holds for each foot in which fraction of the episode's
     steps it touched the ground when the step was over. Observed is also that fraction so far, 0 at the start.
@@ -91,7 +95,8 @@ class QualityDiversityBrax(BraxEnvironment):
         """The least and the largest descriptor."""
         if self.task.feet:
             return jnp.zeros(len(self.task.feet)), jnp.ones(len(self.task.feet))
-        return jnp.full(2, -HALF_WIDTH, jnp.float32), jnp.full(2, HALF_WIDTH, jnp.float32)
+        corner = jnp.full(2, self.task.half_width, jnp.float32)
+        return -corner, corner
 
     def reset_env(self, key: PRNGKeyArray, params: BraxParams) -> tuple[Array, QualityDiversityBraxState]:
         """The start of an episode, the same for every key: observation, state."""
@@ -170,7 +175,10 @@ def make(name: str, backend: str = "spring", max_steps_in_episode: int | None = 
     if backend not in BACKENDS:
         raise EnvironmentInputError(f"brax/{name}: unknown backend {backend!r}; choose one of {', '.join(BACKENDS)}")
     task = TASKS[name]
-    robot = envs.get_environment(task.robot, backend=backend, reset_noise_scale=0.0)
+    if task.robot == "hexapod":
+        robot = hexapod.make(backend)
+    else:
+        robot = envs.get_environment(task.robot, backend=backend, reset_noise_scale=0.0)
     if task.trap:
         robot = with_trap(robot)
     limit = task.max_steps_in_episode if max_steps_in_episode is None else max_steps_in_episode

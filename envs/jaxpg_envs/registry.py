@@ -93,6 +93,7 @@ _QUALITY_DIVERSITY = {
     for name, text in {
         "ant_omni": "run to every place with four legs",
         "anttrap_omni": "the same with a U-shaped wall in the way",
+        "hexapod_omni": "walk to every place with six legs",
         "humanoid_omni": "walk to every place with a human-like body",
         "ant_uni": "run with every use of four legs",
         "halfcheetah_uni": "run with every use of two legs in a plane",

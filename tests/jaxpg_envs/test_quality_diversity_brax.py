@@ -119,12 +119,45 @@ def test_omnidirectional_rewards_do_not_ask_for_a_direction(ants):
 
 
 @pytest.mark.parametrize("backend", ["spring", "mjx"])
+def test_the_hexapod_stands_walks_and_turns(backend):
+    """Told nothing; told to put three legs forward while the other three push; told the same with one side reversed."""
+    env, params = jaxpg_envs.make("brax/hexapod_omni", backend=backend)
+    phase = 6.0 * 0.05 * np.arange(100)[:, None] + np.pi * (np.arange(6) % 2)
+    left = np.where(np.arange(6) < 3, 1.0, -1.0)  # a coxa that turns by a positive angle puts a foot on the right forward
+    swing, lift = np.sin(phase), -0.8 * np.cos(phase)
+    gait = lambda coxa: np.stack([coxa, lift, 0 * lift], axis=-1).reshape(-1, 18)
+    actions = np.stack([np.zeros((100, 18)), gait(-left * swing), gait(swing)]).astype(np.float32)
+
+    def walk(actions):
+        def step(state, action):
+            _, state, reward, terminated, _, info = env.step(jax.random.key(0), state, action, params)
+            pipeline = state.brax.pipeline_state
+            return state, (pipeline.x.pos[0], pipeline.x.rot[0], reward, terminated, info["descriptor"])
+
+        return jax.lax.scan(step, env.reset(jax.random.key(0), params)[1], actions)[1]
+
+    run = quickly_compiled(jax.vmap(walk), actions)
+    position, rotation, reward, terminated, descriptor = jax.tree.map(np.asarray, run(actions))
+    assert not terminated.any()
+    np.testing.assert_allclose(descriptor, np.clip(position[..., :2], -2, 2), atol=1e-6)
+    np.testing.assert_allclose(reward, 4.53 - 0.25 * np.square(actions).sum(-1), rtol=1e-4)
+    standing, walking, turning = position
+    assert np.abs(standing[:, :2]).max() < 0.01
+    assert 0.11 < standing[:, 2].min() <= standing[:, 2].max() < 0.145
+    assert walking[-1, 0] > 0.8
+    assert np.abs(walking[-1, 1]) < 0.5 * walking[-1, 0]
+    assert np.linalg.norm(turning[:, :2], axis=-1).max() < 0.2
+    heading = 2 * np.arctan2(rotation[..., 3], rotation[..., 0])
+    assert np.abs(np.unwrap(heading[2])).max() > 1.0 > np.abs(heading[0]).max()
+
+
+@pytest.mark.parametrize("backend", ["spring", "mjx"])
 @pytest.mark.parametrize("name", TASKS)
 def test_every_task_has_shapes_that_fit(name, backend):
     env, params = jaxpg_envs.make(f"brax/{name}", backend=backend)
-    sizes = {"ant": 27, "humanoid": 244, "halfcheetah": 17, "hopper": 11, "walker2d": 17}
+    sizes = {"ant": 27, "hexapod": 47, "humanoid": 244, "halfcheetah": 17, "hopper": 11, "walker2d": 17}
     feet = {"ant_uni": 4, "halfcheetah_uni": 2, "hopper_uni": 1, "walker2d_uni": 2}
-    assert params.max_steps_in_episode == (250 if name in ("ant_omni", "anttrap_omni") else 1000)
+    assert params.max_steps_in_episode == (250 if name in ("ant_omni", "anttrap_omni", "hexapod_omni") else 1000)
     low, high = env.descriptor_bounds(params)
     assert low.shape == high.shape == (feet.get(name, 2),)
     observation, state = jax.eval_shape(env.reset, jax.random.key(0), params)

@@ -6,8 +6,8 @@ and DCG alone. Expected there is a QD-score 1.5 times PGA's (the paper's average
 order of the coverages alone; all of a single seed.
 
 Measured at size full, on an H100 in nine minutes: 1.94 times PGA's QD-score (755,000 to 389,000), 1.5 times its coverage
-(99.8 % to 67 %). The distilled actor earns 0.85 of the archive's QD-score, not 0.9, and ends 11 m from where it was asked to go,
-for 6 m in the paper, after a sixteenth of the paper's gradient steps. MAP-Elites of the same sizes and seed, in a third of the
+(99.8 % to 67 %). The distilled actor earns 0.85 of the archive's QD-score, not 0.9, and ends 11 m from where it was to go, for
+6 m in the paper, after a sixteenth of the paper's gradient steps. MAP-Elites of the same sizes and seed, in a third of the
 time, comes to 97.6 % and 731,000: it is PGA, here as at size small, that an ant's omnidirectional task holds back.
 
 Measured at size small: DCG covers 94 % of the cells, 1.83 times what PGA does (51 %), but MAP-Elites is between them (85 %) and

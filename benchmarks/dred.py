@@ -334,7 +334,7 @@ def picture(outcomes: dict[str, Outcome], statistics: dict[str, Any], generated:
             axes.plot(at, outcome.curves[name].mean(0), style, color=COLOURS[index % len(COLOURS)], label=label)
         axes.set_title(f"return on the {name} set", loc="left", fontsize=9)
         axes.set_xlabel("environment steps")
-    axes.legend(fontsize=7, frameon=False)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=6, fontsize=8, frameon=False)
     keys = list(next(iter(statistics.values())))
     for axes, key in zip(bars.subplots(1, len(keys)), keys, strict=True):
         plain_axes(axes)

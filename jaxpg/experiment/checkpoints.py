@@ -4,6 +4,7 @@ import contextlib
 import functools
 import hashlib
 import json
+import logging
 import os
 import shutil
 import sys
@@ -64,13 +65,22 @@ def digest(leaves: dict[str, np.ndarray]) -> str:
 
 
 @contextlib.contextmanager
-def _without_late_errors() -> Iterator[None]:
-    """Drops what Python prints when reads that orbax has given up, for another has failed, report to its closed event loop."""
-    original = sys.unraisablehook
+def _without_echoes() -> Iterator[None]:
+    """Drops what orbax's threads print of an error that reaches the caller anyway.
+
+    They log its traceback; and reads and writes that were given up for it report, a little late, to a closed event loop.
+    """
+    logger, original = logging.getLogger("absl"), sys.unraisablehook
+    silent = lambda record: not record.exc_info
     sys.unraisablehook = lambda late: None if str(late.exc_value) == "Event loop is closed" else original(late)
+    logger.addFilter(silent)
     try:
         yield
+    except Exception:
+        time.sleep(0.1)  # for the late ones
+        raise
     finally:
+        logger.removeFilter(silent)
         sys.unraisablehook = original
 
 
@@ -96,7 +106,8 @@ class Checkpoints:
         record = {**record, "update": update, "digest": digest(leaves)}
         try:
             items = ocp.args.Composite(state=ocp.args.StandardSave(leaves), record=ocp.args.JsonSave(record))
-            self._manager.save(update, args=items, force=True)
+            with _without_echoes():
+                self._manager.save(update, args=items, force=True)
             write_atomically(self._latest, json.dumps({"update": update}))
         except Exception as error:  # tensorstore reports a full disk as a ValueError, others as an OSError
             for remains in (self._folder / str(update), *self._folder.glob(f"{update}.*")):
@@ -115,7 +126,6 @@ class Checkpoints:
         updates = self.updates()
         return f"The checkpoint after update {updates[-1]} is kept" if updates else "No checkpoint had been saved yet"
 
-    @_without_late_errors()
     def restore(self, like: PyTree, warn: Callable[[str], None]) -> tuple[PyTree, dict[str, Any]] | None:
         """The newest checkpoint that is whole, and its record; None if nothing was ever saved.
 
@@ -130,12 +140,12 @@ class Checkpoints:
         for update in reversed(updates):
             try:
                 items = ocp.args.Composite(state=ocp.args.StandardRestore(), record=ocp.args.JsonRestore())
-                saved = ocp.Checkpointer(ocp.CompositeCheckpointHandler()).restore(self._folder / str(update), args=items)
+                with _without_echoes():
+                    saved = ocp.Checkpointer(ocp.CompositeCheckpointHandler()).restore(self._folder / str(update), args=items)
                 if digest(saved.state) != saved.record["digest"]:
                     raise ValueError("its content does not match its digest")
             except Exception as error:  # whatever a damaged file makes the reader raise
                 warn(f"the checkpoint after update {update} is damaged ({_reason(error)}): falling back to the previous one")
-                time.sleep(0.1)  # for the late errors
                 continue
             try:
                 return from_host(saved.state, like), saved.record

@@ -71,16 +71,16 @@ def _without_echoes() -> Iterator[None]:
     They log its traceback; and reads and writes that were given up for it report, a little late, to a closed event loop.
     """
     logger, original = logging.getLogger("absl"), sys.unraisablehook
-    silent = lambda record: not record.exc_info
+    elsewhere = lambda record: "_SignalingThread" not in record.getMessage()
     sys.unraisablehook = lambda late: None if str(late.exc_value) == "Event loop is closed" else original(late)
-    logger.addFilter(silent)
+    logger.addFilter(elsewhere)
     try:
         yield
     except Exception:
         time.sleep(0.1)  # for the late ones
         raise
     finally:
-        logger.removeFilter(silent)
+        logger.removeFilter(elsewhere)
         sys.unraisablehook = original
 
 

@@ -2,6 +2,8 @@ import errno
 import json
 import os
 import shutil
+import sys
+import time
 
 import jax
 import jax.numpy as jnp
@@ -207,6 +209,27 @@ def test_a_full_disk_leaves_the_earlier_checkpoint(saved, monkeypatch, caplog, p
     assert [path.name for path in (saved / "checkpoints").glob("12*")] == []
     Checkpoints(saved).save(12, to_host(a_state(12)), {})
     assert restore(saved) == (12, [])
+
+
+class Late:
+    """Reports an error that nobody can catch when it is dropped."""
+
+    def __init__(self, text):
+        self.text = text
+
+    def __del__(self):
+        raise RuntimeError(self.text)
+
+
+def test_only_the_late_errors_of_a_failed_save_are_dropped(saved, monkeypatch):
+    told = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda late: told.append(str(late.exc_value)))
+    monkeypatch.setattr("orbax.checkpoint.CheckpointManager.save", no_space)
+    # They come while the failed save waits for them.
+    monkeypatch.setattr(time, "sleep", lambda _: [Late("Event loop is closed"), Late("another")].clear())
+    with pytest.raises(RunError, match="No space left"):
+        Checkpoints(saved).save(12, to_host(a_state(12)), {})
+    assert told == ["another"]
 
 
 def test_a_failed_save_removes_nothing_else(saved, monkeypatch):

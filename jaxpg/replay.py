@@ -75,8 +75,12 @@ def init_buffer(example: Step, capacity: int, num_steps: int, prioritized: bool 
     steps = jax.tree.map(lambda x: jnp.zeros((rows, *x.shape), x.dtype), example)
     if not prioritized:
         return Buffer(steps, jnp.int32(0))
-    leaves = 2 ** math.ceil(math.log2(rows * num_envs))
-    return Buffer(steps, jnp.int32(0), Priorities(jnp.zeros(2 * leaves), jnp.float32(1)))
+    return Buffer(steps, jnp.int32(0), Priorities(jnp.zeros(2 * _num_leaves(rows * num_envs)), jnp.float32(1)))
+
+
+def _num_leaves(steps: int) -> int:
+    """Of the tree of priorities."""
+    return 2 ** math.ceil(math.log2(steps))
 
 
 def add(buffer: Buffer, steps: Step, n_step: int = 1) -> Buffer:
@@ -105,6 +109,18 @@ def add(buffer: Buffer, steps: Step, n_step: int = 1) -> Buffer:
     value = jnp.where(known, buffer.priorities.largest, 0.0)
     index = (row[:, None] * num_envs + jnp.arange(num_envs)).ravel()
     return new._replace(priorities=_set(buffer.priorities, index, jnp.repeat(value, num_envs)))
+
+
+def grow_buffer(buffer: Buffer, rows: int) -> Buffer:
+    """The same steps in a larger ring: that of a longer run, before anything was overwritten."""
+    old_rows, num_envs = buffer.steps.reward.shape
+    widen = lambda x: jnp.pad(x, [(0, rows - old_rows), *[(0, 0)] * (x.ndim - 1)])
+    grown = buffer._replace(steps=jax.tree.map(widen, buffer.steps))
+    if not isinstance(buffer.priorities, Priorities):
+        return grown
+    old_leaves, number = buffer.priorities.tree.size // 2, old_rows * num_envs
+    empty = buffer.priorities._replace(tree=jnp.zeros(2 * _num_leaves(rows * num_envs)))
+    return grown._replace(priorities=_set(empty, jnp.arange(number), buffer.priorities.tree[old_leaves : old_leaves + number]))
 
 
 def sample(

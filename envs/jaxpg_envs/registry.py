@@ -10,6 +10,7 @@ import functools
 import importlib
 import inspect
 import io
+import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -152,11 +153,17 @@ def register(id: str, factory: Callable[..., tuple[Any, Any]]) -> None:
     _own[id] = Entry(id, "own", description), factory
 
 
+def own_factory(id: str) -> Callable[..., tuple[Any, Any]] | None:
+    """The factory that was registered under this name; None if there is none."""
+    return _own[id][1] if id in _own else None
+
+
 def make(id: str, **kwargs: Any) -> tuple[Any, Any]:
     """An environment with gymnax's interface, and its default parameters.
 
     Args:
-        id: a name from `registered()`, or one registered with gymnax itself.
+        id: a name from `registered()`, one registered with gymnax itself, or `package.module:factory`: a function (or
+            a class) of yours that returns `(env, params)`, found from the working directory or where Python looks.
         kwargs: for the constructor of the environment. `brax/NAME` takes `backend` ("generalized", the
             default, "spring", "positional", "mjx") and `max_steps_in_episode` (default 1000) besides the
             arguments of brax's class; `mjx/NAME` is `brax/NAME` with the backend "mjx". The quality-diversity
@@ -167,13 +174,13 @@ def make(id: str, **kwargs: Any) -> tuple[Any, Any]:
         `(env, params)`; `params` is a pytree that `env.reset` and `env.step` take.
 
     Raises:
-        UnknownEnvironmentError: no environment has this name.
+        UnknownEnvironmentError: no environment has this name, or there is no such module or factory.
         EnvironmentInputError: an argument is unknown, the constructor refuses it, or the suite is not installed.
     """
     if id in _own:
-        factory = _own[id][1]
-        _refuse_unknown(id, kwargs, factory)
-        return factory(**kwargs)
+        return _make_own(id, _own[id][1], kwargs)
+    if ":" in id:
+        return _make_own(id, _find_factory(id), kwargs)
     if id in _BRAX_IDS:
         return _make_brax(id, **kwargs)
     suite, _, name = id.partition("/")
@@ -195,6 +202,41 @@ def make(id: str, **kwargs: Any) -> tuple[Any, Any]:
     nearest = difflib.get_close_matches(id, [entry.id for entry in registered()], n=1, cutoff=0.5)
     suggestion = f' did you mean "{nearest[0]}"?' if nearest else ""
     raise UnknownEnvironmentError(f'unknown environment "{id}";{suggestion} `jaxpg list` shows all')
+
+
+def _find_factory(id: str) -> Callable[..., tuple[Any, Any]]:
+    """The factory of `package.module:factory`."""
+    module_name, _, path = id.partition(":")
+    here = os.getcwd()
+    if not {"", here} & set(sys.path):
+        sys.path.insert(0, here)  # a console script does not look there; for good, as the module may import others later
+    try:
+        found: Any = importlib.import_module(module_name)
+    except ImportError as error:
+        missing = isinstance(error, ModuleNotFoundError) and module_name.startswith(error.name or " ")
+        reason = f"there is no module {module_name!r} in {here} or where Python looks" if missing else f"{module_name}: {error}"
+        raise UnknownEnvironmentError(
+            f'cannot make the environment "{id}": {reason}; run the command in the folder that holds it, or install it'
+        ) from error
+    except ValueError as error:  # an empty or a relative name
+        raise UnknownEnvironmentError(f'"{id}" is not of the form package.module:factory ({error})') from error
+    for name in path.split("."):
+        if not hasattr(found, name):
+            nearest = difflib.get_close_matches(name, dir(found), n=1, cutoff=0.5)
+            suggestion = f'; did you mean "{nearest[0]}"?' if nearest else ""
+            raise UnknownEnvironmentError(f'{module_name} has no "{path}"{suggestion}')
+        found = getattr(found, name)
+    if not callable(found):
+        raise EnvironmentInputError(f'"{id}" is {found!r}: give a function that returns (env, params)')
+    return found
+
+
+def _make_own(id: str, factory: Callable[..., tuple[Any, Any]], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+    _refuse_unknown(id, kwargs, factory)
+    made = factory(**kwargs)
+    if not isinstance(made, tuple) or len(made) != 2:
+        raise EnvironmentInputError(f'the factory of "{id}" must return (env, params), but it returned {type(made).__name__}')
+    return made
 
 
 def _make_gymnax(id: str, kwargs: dict[str, Any]) -> tuple[Any, Any]:

@@ -5,6 +5,7 @@ import functools
 import hashlib
 import json
 import logging
+import math
 import os
 import shutil
 import sys
@@ -18,7 +19,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jaxtyping import PyTree
 
-from jaxpg.experiment.errors import RunError
+from jaxpg.experiment.errors import RunError, advice
 
 KEEP = 2
 
@@ -36,6 +37,8 @@ def to_host(state: PyTree) -> dict[str, np.ndarray]:
 def from_host(leaves: dict[str, np.ndarray], like: PyTree) -> PyTree:
     """The inverse of `to_host`; `like` gives the structure, shapes and dtypes (arrays or `ShapeDtypeStruct`).
 
+    Leaves without elements may be missing: checkpoints do not hold them.
+
     Raises:
       ValueError: a leaf is missing or has another shape or dtype.
     """
@@ -43,10 +46,15 @@ def from_host(leaves: dict[str, np.ndarray], like: PyTree) -> PyTree:
     restored = []
     for path, expected in paths:
         name = jax.tree_util.keystr(path, simple=True, separator=".")
-        if name not in leaves:
+        is_key = jax.dtypes.issubdtype(expected.dtype, jax.dtypes.prng_key)
+        if name in leaves:
+            leaf = leaves[name]
+        elif math.prod(expected.shape) == 0:
+            data = jax.eval_shape(jax.random.key_data, expected) if is_key else expected
+            leaf = np.zeros(data.shape, data.dtype)
+        else:
             raise ValueError(f"no leaf {name!r}")
-        leaf = leaves[name]
-        if jax.dtypes.issubdtype(expected.dtype, jax.dtypes.prng_key):
+        if is_key:
             leaf = jax.random.wrap_key_data(leaf)
         if leaf.shape != expected.shape or leaf.dtype != expected.dtype:
             raise ValueError(f"leaf {name!r} is {leaf.dtype}{leaf.shape}, expected {expected.dtype}{expected.shape}")
@@ -103,6 +111,8 @@ class Checkpoints:
         Raises:
           RunError: it could not be written, for instance because the disk is full; earlier checkpoints are untouched.
         """
+        # orbax refuses arrays without elements, of which the states of MJX and of some games have many.
+        leaves = {name: leaf for name, leaf in leaves.items() if leaf.size}
         record = {**record, "update": update, "digest": digest(leaves)}
         try:
             items = ocp.args.Composite(state=ocp.args.StandardSave(leaves), record=ocp.args.JsonSave(record))
@@ -113,9 +123,13 @@ class Checkpoints:
             for remains in (self._folder / str(update), *self._folder.glob(f"{update}.*")):
                 shutil.rmtree(remains, ignore_errors=True)
             raise RunError(
-                f"the checkpoint after update {update} could not be saved: {_reason(error)}. {self.kept()}. "
-                "Free some space, then continue with --resume"
+                f"the checkpoint after update {update} could not be saved: {_reason(error)}. {self.kept()}. {advice(error)}"
             ) from error
+
+    def replace(self, update: int, leaves: dict[str, np.ndarray], record: dict[str, Any]) -> None:
+        """`save`, in place of the checkpoint after the same update if there is one."""
+        self.set_aside(after=update - 1)
+        self.save(update, leaves, record)
 
     def updates(self) -> list[int]:
         """The saved updates on disk, oldest first."""
@@ -126,10 +140,15 @@ class Checkpoints:
         updates = self.updates()
         return f"The checkpoint after update {updates[-1]} is kept" if updates else "No checkpoint had been saved yet"
 
-    def restore(self, like: PyTree, warn: Callable[[str], None]) -> tuple[PyTree, dict[str, Any]] | None:
+    def restore(
+        self, like: PyTree | Callable[[dict[str, Any]], PyTree], warn: Callable[[str], None]
+    ) -> tuple[PyTree, dict[str, Any]] | None:
         """The newest checkpoint that is whole, and its record; None if nothing was ever saved.
 
         If the newest is damaged or gone, `warn` is told and the previous one is used. Nothing on disk is changed.
+
+        Args:
+          like: the structure, shapes and dtypes of the state, or the function from the record to them.
 
         Raises:
           RunError: there were checkpoints, but none can be read, or they are of another program.
@@ -148,7 +167,7 @@ class Checkpoints:
                 warn(f"the checkpoint after update {update} is damaged ({_reason(error)}): falling back to the previous one")
                 continue
             try:
-                return from_host(saved.state, like), saved.record
+                return from_host(saved.state, like(saved.record) if callable(like) else like), saved.record
             except ValueError as error:
                 raise RunError(
                     f"the checkpoint after update {update} does not fit this version of the algorithm: {error}"

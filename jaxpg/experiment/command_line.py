@@ -8,7 +8,7 @@ import signal
 import sys
 import typing
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, Literal, NoReturn
 
 import numpy as np
 import tyro
@@ -125,7 +125,7 @@ class TrainingArguments:
     """What `jaxpg train` and `jaxpg sweep` take for every algorithm."""
 
     env: str
-    """environment, as `jaxpg list` shows it"""
+    """environment, as `jaxpg list` shows it, or package.module:factory, a function of yours that returns (env, params)"""
     out: Path
     """the folder of the results"""
     total_steps: int | None = None
@@ -139,7 +139,7 @@ class TrainingArguments:
     env_options: tuple[str, ...] = ()
     """KEY=VALUE for the environment, such as backend=spring"""
     resume: Flag = False
-    """continue what was interrupted (or start it, if it never began)"""
+    """continue what was interrupted (or start it, if it never began); with more --total-steps, go on after the end"""
     json: Flag = False
     """print the results as JSON"""
 
@@ -149,7 +149,15 @@ class TrainArguments(TrainingArguments):
     """Arguments of `jaxpg train` that every algorithm takes."""
 
     config: Path | None = None
-    """a sweep's best.json, or a run's config.json: its hyperparameters become the defaults"""
+    """a sweep's best.json (all but its length), or a run's config.json: its hyperparameters become the defaults"""
+    eval_every: int | None = None
+    """environment steps per seed from one evaluation of the deterministic policy to the next (default: none)"""
+    eval_episodes: int = 16
+    """whole episodes of each such evaluation"""
+    init_from: Path | None = None
+    """the folder of a run of the same algorithm: begin with its parameters and statistics"""
+    init_optimizer: Flag = False
+    """begin with that run's optimiser state as well"""
     wandb: str | None = None
     """a Weights & Biases project to log to as well"""
 
@@ -158,7 +166,9 @@ def _train(arguments: list[str]) -> None:
     algorithm, rest = _algorithm_first("train", arguments)
     rest = _saved_settings(algorithm, rest) + rest  # of two flags of the same name, the later one counts
     options = _parse(_with_hyperparameters(TrainArguments, algorithm), rest, f"train {algorithm}")
-    summary = run(algorithm, **_common(options), wandb=options.wandb, **dataclasses.asdict(options.set))
+    names = ("eval_every", "eval_episodes", "init_from", "init_optimizer", "wandb")
+    further = {name: getattr(options, name) for name in names}
+    summary = run(algorithm, **_common(options), **further, **dataclasses.asdict(options.set))
     print(json.dumps(summary) if options.json else _words(summary, options.out))
 
 
@@ -192,6 +202,9 @@ def _saved_settings(algorithm: str, arguments: list[str]) -> list[str]:
     if owner != algorithm:
         raise InputError(f"--config: {path} is a configuration of {owner!r}, not of {algorithm!r}")
     known = [field.name for field in fields(lookup(algorithm).config_class)]
+    if not saved.get("final", True):
+        part = f"{saved.get('finished_configurations')} of {saved.get('num_configurations')} configurations"
+        print(f"jaxpg: warning: {path} is not final: {part} are finished; complete the sweep with --resume", file=sys.stderr)
     flags = []
     for name, value in values.items():
         if name not in known:
@@ -207,7 +220,7 @@ def _common(options: TrainingArguments) -> dict[str, Any]:
         raise InputError(f"--total-steps must be at least 1, got {options.total_steps}")
     env_options = dict(_option(text) for text in options.env_options)
     suite = options.env.partition("/")[0]
-    use_cpu_devices(options.num_devices, linear_algebra=suite in ("brax", "mjx", "playground"))
+    use_cpu_devices(options.num_devices, linear_algebra=suite in ("brax", "mjx", "playground") or ":" in options.env)
     cache_compiled_programs()
     names = ("env", "out", "seed", "num_seeds", "num_devices", "resume")
     steps = {} if options.total_steps is None else {"total_steps": options.total_steps}
@@ -374,6 +387,8 @@ class EvaluateArguments:
     """another environment than the run's"""
     env_options: tuple[str, ...] = ()
     """KEY=VALUE for the environment, in place of the run's"""
+    checkpoint: Literal["last", "best"] = "last"
+    """best: each seed's best policy by the evaluations during training (--eval-every)"""
     stochastic: Flag = False
     """sample actions instead of taking the best"""
     json: Flag = False
@@ -385,7 +400,8 @@ def _evaluate(arguments: list[str]) -> None:
     if options.episodes < 1:
         raise InputError(f"--episodes must be at least 1, got {options.episodes}")
     cache_compiled_programs()
-    saved = load(options.folder, warn=lambda text: print(f"jaxpg: warning: {text}", file=sys.stderr))
+    warn = lambda text: print(f"jaxpg: warning: {text}", file=sys.stderr)
+    saved = load(options.folder, warn, checkpoint=options.checkpoint)
     env_options = dict(_option(text) for text in options.env_options)
     returns = evaluate_run(saved, options.episodes, options.env, env_options, deterministic=not options.stochastic)
     iqm, low, high = logs.finite_or_none(np.array([interquartile_mean(returns), *bootstrap_interval(returns)]))
@@ -395,6 +411,7 @@ def _evaluate(arguments: list[str]) -> None:
         "env": env,
         "episodes": options.episodes,
         "deterministic": not options.stochastic,
+        "checkpoint": options.checkpoint,
         "returns": logs.finite_or_none(returns),
         "iqm": iqm,
         "iqm_ci": [low, high],

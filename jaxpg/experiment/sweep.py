@@ -23,11 +23,12 @@ from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Bool, Float, PyTree
 from rich.console import Console
 
-import jaxpg_envs
 from jaxpg.algorithm import Algorithm, Field, InputError, Metrics, Policy, fields, lookup, make
 from jaxpg.experiment.checkpoints import write_atomically
 from jaxpg.experiment.devices import seed_mesh
-from jaxpg.experiment.errors import RunError
+from jaxpg.experiment.environment import find_environment
+from jaxpg.experiment.errors import RunError, advice
+from jaxpg.experiment.folder import describe, prepare_folder
 from jaxpg.experiment.logs import finite_or_none
 from jaxpg.experiment.progress import RunProgress, say
 from jaxpg.experiment.run import (
@@ -35,13 +36,12 @@ from jaxpg.experiment.run import (
     EVALUATION_EPISODES,
     SEEDS,
     compile_step,
-    describe,
     evaluation_keys,
     faults,
     mean_returns,
     over_seeds,
-    prepare_folder,
     require_seed,
+    require_trainable,
 )
 from jaxpg.experiment.search_space import (
     Configuration,
@@ -63,7 +63,7 @@ Report = Callable[[int, float | None, float], None]
 
 def sweep(
     algorithm: str,
-    env: str,
+    env: Any,
     out: str | Path,
     *,
     grid: Mapping[str, Any] | None = None,
@@ -74,6 +74,7 @@ def sweep(
     num_devices: int = 1,
     resume: bool = False,
     env_options: dict[str, Any] | None = None,
+    env_params: PyTree = None,
     console: Console | None = None,
     **hyperparameters: Any,
 ) -> dict[str, Any]:
@@ -83,7 +84,7 @@ def sweep(
     score is their interquartile mean; it has none if a seed diverged (NaN) or an episode of its evaluation did not end.
 
     Args:
-      algorithm, env, env_options, console: as for `run`.
+      algorithm, env, env_options, env_params, console: as for `run`.
       out: a folder that holds no sweep yet; with `resume`, that of an interrupted one, whose finished groups are kept.
       grid: field -> values; all combinations are trained.
       ranges: real-valued field -> `(low, high)`, drawn uniformly, or `(low, high, "log")`, uniformly in the logarithm.
@@ -107,25 +108,28 @@ def sweep(
     check_space(algorithm, known, grid, ranges, random, hyperparameters)
     require_seed(seed)
     mesh = _mesh(known, grid, random, num_seeds, num_devices)
-    environment, env_params = jaxpg_envs.make(env, **(env_options or {}))
+    environment = find_environment(env, env_options, env_params)
     values = {name: checked_values(algorithm, known[name], grid[name]) for name in grid}
     intervals = {name: checked_range(algorithm, known[name], ranges[name]) for name in ranges}
     configurations = combine(values, draw(intervals, random or 0, seed))
-    groups = _groups(known, configurations, partial(make, algorithm, environment, env_params, **hyperparameters))
-    description = describe(algorithm, env, env_options or {}, seed, num_seeds, num_devices, groups[0].agent.config)
+    groups = _groups(known, configurations, partial(make, algorithm, environment.env, environment.params, **hyperparameters))
+    for group in groups:
+        require_trainable(algorithm, group.agent, num_seeds)
+    description = describe(
+        algorithm, environment.name, dict(env_options or {}), seed, num_seeds, num_devices, groups[0].agent.config
+    )
     shared = {name: value for name, value in description["config"].items() if name not in values | intervals}
     description["config"] = {name: plain_value(known[name], value) for name, value in shared.items()}
     description |= {"grid": values, "ranges": intervals, "random": random}
+    if environment.source:
+        description["env_source"] = environment.source
     saved = prepare_folder(folder, description, resume, console, SWEEP_FILES)
     results = _saved_results(saved, folder)
     # Only now the costly part: whatever the user could have mistaken has been checked.
     try:
-        return _sweep(description, groups, results, environment, env_params, mesh, folder, console)
+        return _sweep(description, groups, results, environment.env, environment.params, mesh, folder, console)
     except OSError as error:
-        raise RunError(
-            f"the sweep's files could not be written: {error}. Finished groups are kept. "
-            "Free some space, then continue with --resume"
-        ) from error
+        raise RunError(f"the sweep's files could not be written: {error}. Finished groups are kept. {advice(error)}") from error
 
 
 def _mesh(known: dict[str, Field], grid: dict[str, Any], random: int | None, num_seeds: int, num_devices: int) -> Mesh:
@@ -254,7 +258,7 @@ def _sweep(
     try:
         plot_sweep(summary, folder / "sweep.png")
     except InputError as error:  # not the user's mistake here: the place to write to is ours
-        raise RunError(f"all results are saved, but {error}. Free some space, then continue with --resume") from error
+        raise RunError(f"all results are saved, but {error}. {advice(error)}") from error
     return summary
 
 
@@ -384,15 +388,21 @@ def _saved_results(saved: Any, folder: Path) -> list[Result]:
 
 
 def _write(folder: Path, description: dict[str, Any], summary: dict[str, Any]) -> None:
-    """Writes `results.json`, from which a sweep continues, the table `results.csv`, and `best.json`."""
+    """Writes `results.json`, from which a sweep continues, the table `results.csv`, and `best.json`, final or not."""
     write_atomically(folder / "results.json", json.dumps(summary, indent=2) + "\n")
     write_atomically(folder / "results.csv", _table(summary))
     best = summary["best"]
     if best is not None:
         named = {name: description[name] for name in ("algorithm", "env", "env_options")}
         config = description["config"] | best["hyperparameters"]
+        # Apart unless it was swept, because a sweep is often shorter than the run that follows.
+        length = {name: config.pop(name) for name in ("total_steps",) if name in description["config"]}
         scores = {name: best[name] for name in ("iqm", "iqm_ci", "returns")}
-        write_atomically(folder / "best.json", json.dumps({**named, "config": config, **scores}, indent=2) + "\n")
+        finished, number = len(summary["results"]), summary["num_configurations"]
+        stands = {"final": finished == number, "finished_configurations": finished, "num_configurations": number}
+        write_atomically(
+            folder / "best.json", json.dumps(named | stands | length | {"config": config} | scores, indent=2) + "\n"
+        )
 
 
 def _table(summary: dict[str, Any]) -> str:

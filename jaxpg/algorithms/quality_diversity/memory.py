@@ -33,6 +33,11 @@ def init_memory(capacity: int, width: int) -> Memory:
     return Memory(jnp.zeros((capacity, width)), jnp.int32(0))
 
 
+def grow_memory(memory: Memory, capacity: int) -> Memory:
+    """The same rows in a larger memory: that of a longer run, before anything was overwritten."""
+    return memory._replace(rows=jnp.pad(memory.rows, [(0, capacity - len(memory.rows)), (0, 0)]))
+
+
 def remember(memory: Memory, rows: Float[Array, "row width"], valid: Bool[Array, " row"]) -> Memory:
     """Writes the valid rows over the oldest ones."""
     capacity = len(memory.rows)

@@ -1,0 +1,148 @@
+"""The folder of a run or a sweep: its `config.json`, and whether it may be continued."""
+
+import importlib.metadata
+import json
+import math
+import platform
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from jaxpg.algorithm import InputError, fields, lookup
+from jaxpg.experiment.checkpoints import write_atomically
+from jaxpg.experiment.progress import say
+
+PACKAGES = ("jaxpg", "jax", "jaxlib", "flax", "optax", "distrax", "gymnax", "brax", "mujoco-mjx", "numpy")
+RUN_FILES = ("summary.json", "checkpoints", "metrics.jsonl")
+
+
+def describe(
+    algorithm: str,
+    env: str,
+    env_options: dict[str, Any],
+    seed: int,
+    num_seeds: int,
+    num_devices: int,
+    config: Any,
+) -> dict[str, Any]:
+    """All that reproduces a run, for `config.json`."""
+    values = {}
+    for field in fields(lookup(algorithm).config_class):
+        value = getattr(config, field.name)
+        values[field.name] = float(value) if field.is_leaf else list(value) if isinstance(value, tuple) else value
+    return {
+        "algorithm": algorithm,
+        "env": env,
+        "env_options": env_options,
+        "seed": seed,
+        "num_seeds": num_seeds,
+        "num_devices": num_devices,
+        "config": values,
+        "versions": {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in PACKAGES},
+    }
+
+
+def kind_of(description: dict[str, Any]) -> str:
+    """Whether a `config.json` is that of a run or of a sweep."""
+    return "sweep" if "grid" in description else "run"
+
+
+def read_description(folder: Path, kind: str = "run") -> dict[str, Any]:
+    """The `config.json` of a run, or of a sweep.
+
+    Raises:
+      InputError: there is none, it is not one of ours, or it is of the other kind.
+    """
+    path = folder / "config.json"
+    kinds = {"algorithm": str, "env": str, "seed": int, "num_seeds": int, "num_devices": int}
+    kinds |= dict.fromkeys(("env_options", "config", "versions"), dict)
+    try:
+        description = json.loads(path.read_text())
+        if not isinstance(description, dict):
+            raise ValueError("it is not a JSON object")
+        faulty = [name for name, kind in sorted(kinds.items()) if not isinstance(description.get(name), kind)]
+        if faulty:
+            raise ValueError(f"it has no valid {', '.join(faulty)}")
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise InputError(f"{folder} holds no {kind}: there is no config.json") from error
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} was not written by jaxpg: {error}") from error
+    if kind_of(description) != kind:
+        raise InputError(f"{folder} holds a {kind_of(description)}, not a {kind}: choose another folder")
+    return description
+
+
+def prepare_folder(
+    folder: Path, description: dict[str, Any], resume: bool, console: Console, files: tuple[str, ...] = RUN_FILES
+) -> dict[str, Any] | None:
+    """Makes the folder of a run (or of a sweep) and its `config.json`, or checks that they are this run's.
+
+    Args:
+      files: what else such a folder holds, the results first.
+
+    Returns:
+      The results, if there are any: the summary of a run that is complete.
+
+    Raises:
+      InputError: the folder cannot be made, holds another run, or holds a run and `resume` is not set.
+    """
+    config, results, kind = folder / "config.json", folder / files[0], kind_of(description)
+    try:
+        if config.exists():
+            saved = read_description(folder, kind)
+            if not resume:
+                raise InputError(f"{folder} holds a {kind} already: continue it with --resume, or choose another --out")
+            _require_same(saved, description, folder, console)
+            _note_changes(config, saved, description)
+            return _read_results(results) if results.exists() else None
+        if any((folder / name).exists() for name in files):
+            raise InputError(f"{folder} holds the remains of a {kind} without its config.json: choose another --out")
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(config, json.dumps(description, indent=2) + "\n")
+    except OSError as error:
+        raise InputError(f"cannot write to the output folder {folder}: {error}") from error
+    return None
+
+
+def _note_changes(config: Path, saved: dict[str, Any], description: dict[str, Any]) -> None:
+    """Writes to `config.json` what a continued run may change: its devices, and its length if that grows."""
+    then, now = (each["config"].get("total_steps") for each in (saved, description))
+    if (then, saved["num_devices"]) == (now, description["num_devices"]):
+        return
+    changed = saved | {"num_devices": description["num_devices"], "config": saved["config"] | description["config"]}
+    if then != now:
+        changed["lengthened_from"] = description["lengthened_from"] = [*saved.get("lengthened_from", []), then]
+    write_atomically(config, json.dumps(changed, indent=2) + "\n")
+
+
+def _read_results(path: Path) -> dict[str, Any]:
+    try:
+        results = json.loads(path.read_text())
+        if not isinstance(results, dict):
+            raise ValueError("it is not a JSON object")
+    except ValueError as error:
+        raise InputError(f"{path} is damaged ({error}): delete it, then continue with --resume") from error
+    return results
+
+
+def _require_same(saved: dict[str, Any], description: dict[str, Any], folder: Path, console: Console) -> None:
+    """Raises `InputError` if a folder's run is another one; warns if it was begun with other versions."""
+    kind = kind_of(saved)
+    free = ("config", "versions", "num_devices", "lengthened_from")
+    settings = [name for name in description if name not in free]
+    for old, new, names in ((saved, description, settings), (saved["config"], description["config"], description["config"])):
+        for name in names:
+            is_longer = kind == "run" and name == "total_steps" and old.get(name, math.inf) < new[name]
+            if old.get(name) != new[name] and not is_longer:
+                more = " or more" if kind == "run" and name == "total_steps" else ""
+                raise InputError(
+                    f"{folder} holds another {kind}: its {name} is {old.get(name)!r}, not {new[name]!r}; "
+                    f"give the same{more}, or choose another --out"
+                )
+    if saved["num_devices"] != description["num_devices"]:
+        devices = f"{description['num_devices']} devices, before {saved['num_devices']}"
+        say(console, f"warning: {devices}: results may differ in the last bits")
+    changed = [name for name, version in description["versions"].items() if saved["versions"].get(name) != version]
+    if changed:
+        say(console, f"warning: other versions than before of {', '.join(changed)}: results may differ in the last bits")

@@ -430,8 +430,8 @@ class PlotArguments:
     """runs' folders"""
     out: Path
     """the picture's file"""
-    metric: str = "episode_return"
-    """what to draw"""
+    metric: str | None = None
+    """what to draw (default: the return, and that of the evaluations during training)"""
 
 
 def _plot(arguments: list[str]) -> None:

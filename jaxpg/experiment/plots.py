@@ -22,6 +22,7 @@ from jaxpg.experiment.statistics import bootstrap_interval, interquartile_mean
 # Okabe and Ito's colours, told apart with any colour vision; the yellow is too pale for a line on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#4D4D4D")
 INK, PALE = "#333333", "#E3E3E3"
+EVALUATION = "evaluation_return"
 
 
 class Picture(Figure):
@@ -148,9 +149,12 @@ def _seeds_by_points(values: list[Any]) -> Float[np.ndarray, "seed point"]:
 def plot_learning_curves(
     run_dirs: str | os.PathLike | Sequence[str | os.PathLike],
     path: str | os.PathLike | None = None,
-    metric: str = "episode_return",
+    metric: str | None = None,
 ) -> Picture:
     """Draws a metric over seeds against environment steps: interquartile mean and 95 % bootstrap interval.
+
+    By default that is the training return, and beside it, dashed, the return of the evaluations that a run made while it
+    trained; of runs that log no return, the first metric they share.
 
     One panel per environment; the runs in it share their axes. An algorithm has the same colour in every
     panel. Points at which no seed has a value are skipped.
@@ -158,7 +162,7 @@ def plot_learning_curves(
     Args:
       run_dirs: the folder of one run, or those of several.
       path: where to write the picture, in the format of its ending; None writes nothing.
-      metric: a name in `metrics.jsonl`.
+      metric: a name in `metrics.jsonl`, to be drawn alone.
 
     Raises:
       InputError: no runs given, a folder that `read_curves` refuses, a metric that a run has not logged (the
@@ -168,6 +172,8 @@ def plot_learning_curves(
     if not directories:
         raise InputError("no runs to plot: give at least one run's folder")
     runs = [read_curves(directory) for directory in directories]
+    beside = EVALUATION if metric is None else None
+    metric = metric or _common_metric(runs)
     for run in runs:
         if metric not in run.metrics:
             raise InputError(f"the run in {str(run.directory)!r} has no metric {unknown(metric, run.metrics)}")
@@ -196,6 +202,10 @@ def plot_learning_curves(
         scores = run.metrics[metric]
         lines[label] = _draw_curve(panels[run.env], run.env_steps, scores, styles[label])
         seeds[label].add(len(scores) if np.isfinite(scores).any() else 0)
+        if beside in run.metrics:
+            judged = f"{label}, evaluated"
+            lines[judged] = _draw_curve(panels[run.env], run.env_steps, run.metrics[beside], styles[label], is_beside=True)
+            seeds[judged].add(len(scores))
     for axes in panels.values():
         axes.set_xlim(left=0)
     names = [f"{label} ({_words(seeds[label])})" for label in lines]
@@ -205,6 +215,14 @@ def plot_learning_curves(
     figure.supxlabel(caption, fontsize=8, color="#777777")
     figure.save(path)
     return figure
+
+
+def _common_metric(runs: list[Curves]) -> str:
+    """The training return if all have logged it, else the first metric that all have."""
+    shared = [name for name in runs[0].metrics if all(name in run.metrics for run in runs)]
+    if "episode_return" in shared or not shared:
+        return "episode_return"
+    return shared[0]
 
 
 def _words(num_seeds: set[int]) -> str:
@@ -227,10 +245,18 @@ def _labels(runs: list[Curves]) -> list[str]:
     return labels
 
 
-def _draw_curve(axes: Axes, env_steps: Float[np.ndarray, " point"], scores: Float[np.ndarray, "seed point"], style: int) -> Any:
+def _draw_curve(
+    axes: Axes,
+    env_steps: Float[np.ndarray, " point"],
+    scores: Float[np.ndarray, "seed point"],
+    style: int,
+    is_beside: bool = False,
+) -> Any:
     colour = COLOURS[style % len(COLOURS)]
-    dashes = ("-", "--", ":", "-.")[style // len(COLOURS) % 4]
-    if len(scores) > 1:
+    dashes: Any = ("-", "--", ":", "-.")[style // len(COLOURS) % 4]
+    if is_beside:
+        dashes = (0, (2, 1))
+    if len(scores) > 1 and not is_beside:
         alpha = max(0.2, 0.5 - 0.02 * len(scores))
         for seed in scores:
             present = np.isfinite(seed)
@@ -238,9 +264,10 @@ def _draw_curve(axes: Axes, env_steps: Float[np.ndarray, " point"], scores: Floa
     present = np.isfinite(scores).any(axis=0)
     steps, scores = env_steps[present], scores[:, present]
     low, high = bootstrap_interval(scores)
-    axes.fill_between(steps, low, high, color=colour, alpha=0.22, linewidth=0, zorder=3)
-    marker = "o" if present.sum() == 1 else ""  # a line through one point is invisible
-    (line,) = axes.plot(steps, interquartile_mean(scores), dashes, color=colour, linewidth=2, marker=marker, zorder=4)
+    axes.fill_between(steps, low, high, color=colour, alpha=0.12 if is_beside else 0.22, linewidth=0, zorder=3)
+    marker = "o" if is_beside or present.sum() == 1 else ""  # a line through one point is invisible
+    look = {"linewidth": 2, "marker": marker, "markersize": 4, "markerfacecolor": "white", "zorder": 4}
+    (line,) = axes.plot(steps, interquartile_mean(scores), linestyle=dashes, color=colour, **look)
     return line
 
 

@@ -266,7 +266,7 @@ def _draw_curve(
     low, high = bootstrap_interval(scores)
     axes.fill_between(steps, low, high, color=colour, alpha=0.12 if is_beside else 0.22, linewidth=0, zorder=3)
     marker = "o" if is_beside or present.sum() == 1 else ""  # a line through one point is invisible
-    look = {"linewidth": 2, "marker": marker, "markersize": 4, "markerfacecolor": "white", "zorder": 4}
+    look: Any = {"linewidth": 2, "marker": marker, "markersize": 4, "markerfacecolor": "white", "zorder": 4}
     (line,) = axes.plot(steps, interquartile_mean(scores), linestyle=dashes, color=colour, **look)
     return line
 

@@ -75,8 +75,8 @@ def run(
     resume: bool = False,
     env_options: dict[str, Any] | None = None,
     env_params: PyTree = None,
-    eval_every: float | None = None,
-    eval_episodes: int = 16,
+    eval_every: int | float | None = None,
+    eval_episodes: int | float = 16,
     init_from: str | Path | None = None,
     init_optimizer: bool = False,
     wandb: str | None = None,
@@ -151,7 +151,7 @@ def run(
         ) from error
 
 
-def _evaluation(every: float, episodes: float) -> dict[str, int]:
+def _evaluation(every: int | float, episodes: int | float) -> dict[str, int]:
     """The evaluations during a run, as `config.json` has them."""
     for name, value in (("eval_every", every), ("eval_episodes", episodes)):
         if not float(value).is_integer() or value < 1:

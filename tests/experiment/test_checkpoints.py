@@ -83,6 +83,15 @@ def test_the_digest_sees_every_bit():
     assert original not in [digest(other) for other in others]
 
 
+def test_arrays_without_elements_are_made_again(tmp_path):
+    """As in the states of MJX, which orbax refuses."""
+    state = {**a_state(3), "contacts": jnp.zeros((3, 0, 4)), "keys": jax.random.split(jax.random.key(0), (3, 0))}
+    Checkpoints(tmp_path).save(3, to_host(state), {})
+    restored, _ = Checkpoints(tmp_path).restore(state, pytest.fail)
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), restored) == jax.tree.map(lambda x: (x.shape, x.dtype), state)
+    assert digest(to_host(restored)) == digest(to_host(state))
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -209,6 +218,18 @@ def test_a_full_disk_leaves_the_earlier_checkpoint(saved, monkeypatch, caplog, p
     assert [path.name for path in (saved / "checkpoints").glob("12*")] == []
     Checkpoints(saved).save(12, to_host(a_state(12)), {})
     assert restore(saved) == (12, [])
+
+
+def test_only_a_full_disk_needs_space(saved, monkeypatch):
+    def refuse(*_, **__):
+        raise ValueError("Cannot save this") from PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr("orbax.checkpoint.CheckpointManager.save", refuse)
+    with pytest.raises(RunError, match=r"Cannot save this.*Mend the cause, then continue with --resume"):
+        Checkpoints(saved).save(12, to_host(a_state(12)), {})
+    monkeypatch.setattr("orbax.checkpoint.CheckpointManager.save", no_space)
+    with pytest.raises(RunError, match="Free some space, then continue with --resume"):
+        Checkpoints(saved).save(12, to_host(a_state(12)), {})
 
 
 class Late:

@@ -42,7 +42,7 @@ def same_results(folder, reference):
 # --- kill -9 --------------------------------------------------------------------------------------------------------------
 
 KILLED_AT = {
-    "while the folder is made": ("jaxpg.experiment.run:write_atomically", 1),
+    "while the folder is made": ("jaxpg.experiment.folder:write_atomically", 1),
     "before the first checkpoint": ("jaxpg.experiment.checkpoints:Checkpoints.save", 1),
     "while orbax renames the first checkpoint": ("orbax.checkpoint._src.path.atomicity:AtomicRenameTemporaryPath.finalize", 1),
     "after orbax, before the note of it": ("jaxpg.experiment.checkpoints:write_atomically", 1),
@@ -230,7 +230,6 @@ def test_a_complete_run_returns_its_summary_at_once(finished_run, monkeypatch):
         ({"seed": 7}, "its seed is 0, not 7"),
         ({"num_seeds": 3}, "its num_seeds is 2, not 3"),
         ({"discount": 0.5}, r"its discount is 0\.99\d*, not 0\.5"),
-        ({"total_steps": 128}, f"its total_steps is {commands.TOTAL_STEPS}, not 128"),
         ({"hidden_sizes": (16,)}, r"its hidden_sizes is \[8\], not \[16\]"),
     ],
 )
@@ -240,6 +239,12 @@ def test_a_folder_of_another_run_is_refused(finished_run, monkeypatch, change, m
     arguments |= {**commands.SETTINGS, **change}
     with pytest.raises(InputError, match=f"holds another run: {message}; give the same, or choose another --out"):
         run(out=finished_run, resume=True, **arguments)
+
+
+def test_a_run_is_not_shortened(finished_run):
+    message = f"its total_steps is {commands.TOTAL_STEPS}, not 128; give the same or more, or choose another --out"
+    with pytest.raises(InputError, match=message):
+        run("ppo", "CartPole-v1", finished_run, num_seeds=2, resume=True, total_steps=128, **commands.SETTINGS)
 
 
 @pytest.mark.parametrize(

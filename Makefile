@@ -4,7 +4,7 @@ BIN := .venv/bin
 # One thread of XLA's for each worker: small programs run no faster on more.
 TEST := NPROC=1 $(BIN)/pytest -n 2
 
-.PHONY: install demo test lint notebooks bench-smoke lock clean
+.PHONY: install demo test test-environments lint notebooks bench-smoke lock clean
 
 install: .venv/installed
 
@@ -19,6 +19,16 @@ demo: install
 
 test: install lint
 	$(TEST)
+
+# A run on every suite and backend, in an environment of its own that has all of them; takes the better part of an hour.
+test-environments: .venv-environments/installed
+	.venv-environments/bin/pytest -m environments tests/experiment/test_every_suite.py
+
+.venv-environments/installed: pyproject.toml requirements.lock
+	$(PYTHON) -m venv .venv-environments
+	.venv-environments/bin/pip install --quiet --disable-pip-version-check --constraint requirements.lock \
+		--editable '.[dev,jumanji,pgx,craftax,xminigrid,playground]'
+	touch $@
 
 lint: install
 	$(BIN)/ruff check --quiet .
@@ -39,4 +49,4 @@ lock:
 		--no-annotate --no-header pyproject.toml --output-file requirements.lock
 
 clean:
-	rm -rf .venv .cache
+	rm -rf .venv .venv-environments .cache

@@ -31,6 +31,7 @@ from jaxpg.experiment.errors import RunError
 from jaxpg.experiment.pictures import draw_behaviour, draw_repertoire
 from jaxpg.experiment.progress import RunProgress, say
 from jaxpg.experiment.statistics import bootstrap_interval, interquartile_mean
+from jaxpg.spaces import difference
 from jaxpg.training import advance
 
 CHUNKS = 100  # pieces of a run, after each of which metrics are written
@@ -314,7 +315,7 @@ def evaluate_run(
     """Mean return of each seed's policy over whole episodes, shape (seed,); NaN where an episode did not end.
 
     Args:
-      env: the name of another environment than the run's; its observations and actions must have the same shapes.
+      env: the name of another environment than the run's; its observations and actions must be of the same spaces.
       env_options: keyword arguments of `jaxpg_envs.make` in place of the run's.
 
     Raises:
@@ -326,8 +327,9 @@ def evaluate_run(
         environment, env_params = jaxpg_envs.make(env, **(env_options or {}))
         for space in ("observation_space", "action_space"):
             trained, asked = getattr(run.env, space)(run.env_params), getattr(environment, space)(env_params)
-            if (type(trained), trained.shape, getattr(trained, "n", 0)) != (type(asked), asked.shape, getattr(asked, "n", 0)):
-                raise InputError(f"the policy was trained with the {space} {trained}, but {env} has {asked}")
+            differs = difference(space, trained, env, asked)
+            if differs:
+                raise InputError(differs)
     num_seeds = run.description["num_seeds"]
     keys = evaluation_keys(run.description["seed"], num_seeds)
     num_devices = run.description["num_devices"]

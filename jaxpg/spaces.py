@@ -32,7 +32,9 @@ def is_multi_discrete(space: Any) -> bool:
 def is_multi_binary(space: Any) -> bool:
     """Whether a space is an array of zeros and ones: its `n`, which discrete spaces have too, is its shape."""
     n: Any = getattr(space, "n", None)
-    return np.shape(n) != () or getattr(space, "shape", ()) == (n,)
+    if n is None or np.shape(n) != () or type(space).__name__ == "MultiBinary":
+        return n is not None
+    return tuple(getattr(space, "shape", None) or ()) == (n,)
 
 
 def choices(space: Any) -> Int[np.ndarray, "..."] | None:
@@ -216,11 +218,11 @@ def action_decoder(env: Any, params: PyTree) -> Callable[[Array], Array]:
       InputError: actions are of another kind, or there are none.
     """
     space = env.action_space(params)
-    numbers = choices(space)
-    if numbers is None and not is_box(space):
-        raise InputError(f"{SUPPORTED_ACTIONS} are supported, but {env.name} has {space}")
-    if numbers is None:
+    if is_box(space):
         return _box_decoder(env, space)
+    numbers = choices(space)
+    if numbers is None:
+        raise InputError(f"{SUPPORTED_ACTIONS} are supported, but {env.name} has {space}")
     start = _start(space)
 
     def decode(action: Array) -> Array:

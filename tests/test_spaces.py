@@ -300,6 +300,8 @@ def test_kinds_of_look_alikes():
         (gymnasium.MultiBinary(3), [[1, 0, 1]], [[1, 0, 1]]),
         (gymnasium.MultiBinary((2, 2)), [[1, 0, 0, 1]], [[[1, 0], [0, 1]]]),
         (named(n=(2, 2)), [[1, 0, 0, 1]], [[[1, 0], [0, 1]]]),
+        (named(n=np.int64(2), shape=[2]), [[1, 0]], [[1, 0]]),
+        (type("MultiBinary", (), {"n": 2})(), [[1, 0]], [[1, 0]]),
     ],
 )
 def test_integer_actions_are_those_of_the_environment(space, actions, expected):

@@ -32,14 +32,16 @@ class Policy:
       act: `(params, key, observation, carry) -> (action, carry)` for one observation; the action lies within the
         environment's action space.
       initial_carry: memory at the start of an episode, `()` for a policy without memory.
-      distribution: `(params, observation) -> distribution` over actions before they are clipped to the action space, for
-        policies that have one.
+      distribution: `(params, observation) -> distribution` over actions on the policy's own scale, for policies that have
+        one: bounded boxes reach from -1 to 1, integers start at 0.
+      to_env: makes an action on that scale, with any leading axes, one of the environment's action space.
     """
 
     params: PyTree
     act: Callable[..., Any] = struct.field(pytree_node=False)
     initial_carry: PyTree = ()
     distribution: Callable[..., Any] | None = struct.field(pytree_node=False, default=None)
+    to_env: Callable[..., Any] = struct.field(pytree_node=False, default=lambda action: action)
 
 
 class Algorithm(NamedTuple):

@@ -20,7 +20,14 @@ from jaxpg.algorithm import Algorithm, InputError, Metrics, Policy, Scalar, hype
 from jaxpg.normalization import RunningStatistics, init_statistics, normalize, update_statistics
 from jaxpg.replay import Buffer, Sample, Step, add, init_buffer, reprioritize, sample
 from jaxpg.rollout import RolloutState, episode_metrics, init_rollout, rollout
-from jaxpg.spaces import is_discrete, observation_encoder, observation_size, require_box_actions
+from jaxpg.spaces import (
+    action_decoder,
+    box_bounds,
+    choices,
+    observation_encoder,
+    observation_size,
+    require_box_actions,
+)
 from jaxpg.transforms import any_in_batch
 
 
@@ -96,19 +103,20 @@ class Actions(NamedTuple):
 
 
 def discrete_actions(name: str, env: Any, env_params: PyTree) -> Actions:
-    """Actions 0, ..., n - 1.
+    """Actions that are one of n, stored as 0, ..., n - 1.
 
     Raises:
       InputError: the environment has others.
     """
     space = env.action_space(env_params)
-    if not is_discrete(space):
+    numbers = choices(space)
+    if numbers is None or numbers.ndim > 0:
         raise InputError(
             f"{name} needs discrete actions, but {env.name} has {space}: choose a discrete environment "
-            "(CartPole-v1, Breakout-MinAtar, ...) or an algorithm for continuous actions (sac, td3)"
+            "(CartPole-v1, Breakout-MinAtar, ...) or an algorithm for others: sac, td3 (continuous), ppo (also several at once)"
         )
-    number = int(space.n)
-    return Actions(number, lambda action: action, lambda key, n: jax.random.randint(key, (n,), 0, number))
+    number = int(numbers)
+    return Actions(number, action_decoder(env, env_params), lambda key, n: jax.random.randint(key, (n,), 0, number))
 
 
 def bounded_actions(name: str, env: Any, env_params: PyTree) -> Actions:
@@ -118,16 +126,12 @@ def bounded_actions(name: str, env: Any, env_params: PyTree) -> Actions:
       InputError: the environment has others.
     """
     space = require_box_actions(name, env, env_params)
-    low, high = (np.broadcast_to(np.asarray(bound, np.float32), space.shape) for bound in (space.low, space.high))
-    if not (np.isfinite(low).all() and np.isfinite(high).all()):
+    to_env = action_decoder(env, env_params)
+    if any(isinstance(bound, np.ndarray) and not np.isfinite(bound).all() for bound in box_bounds(space)):
         raise InputError(f"{name} needs actions within finite bounds, but {env.name} has {space}; ppo does not")
     size = math.prod(space.shape)
-
-    def to_env(action: Array) -> Array:
-        action = action.reshape(*action.shape[:-1], *space.shape)
-        return jnp.clip(low + (action + 1.0) * (0.5 * (high - low)), low, high)
-
-    return Actions(size, to_env, lambda key, n: jax.random.uniform(key, (n, size), minval=-1.0, maxval=1.0))
+    random = lambda key, n: jax.random.uniform(key, (n, size), minval=-1.0, maxval=1.0)
+    return Actions(size, to_env, random)
 
 
 def correlated_noise(

@@ -40,13 +40,13 @@ from jaxpg.normalization import (
 )
 from jaxpg.rollout import RolloutState, Transition, episode_metrics, init_rollout, rollout
 from jaxpg.spaces import (
+    SUPPORTED_ACTIONS,
+    action_decoder,
+    choices,
     is_box,
-    is_discrete,
-    is_multi_discrete,
     locate_image,
     observation_encoder,
     observation_size,
-    to_action_space,
 )
 from jaxpg.transforms import any_in_batch
 
@@ -98,7 +98,7 @@ class OnPolicyState(NamedTuple):
 
 
 class Behaviour(NamedTuple):
-    """Of each step: the action as sampled, before it was clipped to the action space, and its log-probability.
+    """Of each step: the action as sampled, on the policy's own scale (`spaces.action_decoder`), and its log-probability.
 
     With a memory, also the carry before the step and the context that was acted on; else `()`.
     """
@@ -174,8 +174,7 @@ def make_actor(
     Args:
       best_action: `(distribution, key) -> action` of the deterministic policy.
     """
-    action_space = env.action_space(env_params)
-    encode = observation_encoder(env, env_params)
+    encode, to_env = observation_encoder(env, env_params), action_decoder(env, env_params)
     has_memory = config.memory != "none"
 
     def init(key: jax.Array, init_optimizer: Callable[[PyTree], PyTree]) -> Learner:
@@ -196,7 +195,7 @@ def make_actor(
             distribution = network.distribution(learner.params, contexts)
             action = jax.lax.stop_gradient(distribution.sample(seed=key))  # data, also to a meta-gradient
             behaviour = Behaviour(action, distribution.log_prob(action), carry, contexts if has_memory else ())
-            return to_action_space(action_space, action), behaviour, next_carry
+            return to_env(action), behaviour, next_carry
 
         return rollout(key, act, env, env_params, state, config.num_steps, params_axis, network.initial_carry)
 
@@ -253,7 +252,7 @@ def make_actor(
             carry, context = network.remember(network_params, carry, features_of(statistics, observation))
             actions = network.distribution(network_params, context)
             action = best_action(actions, key) if deterministic else actions.sample(seed=key)
-            return to_action_space(action_space, action), carry
+            return to_env(action), carry
 
         return act
 
@@ -265,6 +264,7 @@ def make_actor(
             act=acts[deterministic],
             initial_carry=network.initial_carry,
             distribution=None if has_memory else distribution,
+            to_env=to_env,
         )
 
     return Actor(init, collect, appraise, observe, policy)
@@ -277,15 +277,16 @@ def make_network(name: str, config: OnPolicyConfig, env: Any, env_params: PyTree
       InputError: the environment's spaces are of another kind.
     """
     space = env.action_space(env_params)
+    numbers = choices(space)
     actor: Any
-    if is_discrete(space):
-        actor = CategoricalActor(int(space.n), config.hidden_sizes, config.activation)
-    elif is_multi_discrete(space):
-        actor = MultiCategoricalActor(tuple(int(n) for n in space.nvec), config.hidden_sizes, config.activation)
-    elif is_box(space):
+    if is_box(space):
         actor = GaussianActor(math.prod(space.shape), config.hidden_sizes, config.activation)
+    elif numbers is None:
+        raise InputError(f"{name} takes {SUPPORTED_ACTIONS}, but {env.name} has {space}")
+    elif numbers.ndim == 0:
+        actor = CategoricalActor(int(numbers), config.hidden_sizes, config.activation)
     else:
-        raise InputError(f"{name} takes Box, Discrete and MultiDiscrete actions, but {env.name} has {space}")
+        actor = MultiCategoricalActor(tuple(numbers.ravel().tolist()), config.hidden_sizes, config.activation)
     return join(name, config, actor, env, env_params)
 
 

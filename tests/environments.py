@@ -3,10 +3,12 @@
 `traces` counts how often Python ran through `step`, which is how often it was traced.
 """
 
+import math
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 
 class Discrete(NamedTuple):
@@ -126,7 +128,37 @@ class Peaks(Environment):
         return Box(0.0, 1.0, (1,))
 
     def action_space(self, params):
-        return Box(-2.0, 2.0, (1,))
+        return Box(-1.0, 1.0, (1,))
+
+
+class Aim(Environment):
+    """One step, any space of actions; the farther an action is from `best`, in units of `width`, the worse.
+
+    The action that arrived is observed at the end of the episode.
+    """
+
+    def __init__(self, space, best=0.0, width=1.0):
+        super().__init__()
+        self.space, self.best, self.width = space, best, width
+
+    def params(self):
+        return {"time_limit": jnp.int32(1)}
+
+    def start(self, key, params):
+        return {"action": jnp.zeros(np.shape(self.best))}
+
+    def move(self, key, state, action, params):
+        distance = (action - self.best) / self.width
+        return {"action": jnp.asarray(action, jnp.float32)}, -jnp.square(distance).mean(), jnp.array(True)
+
+    def observe(self, state):
+        return state["action"].ravel()
+
+    def observation_space(self, params):
+        return Box(-jnp.inf, jnp.inf, (math.prod(np.shape(self.best)),))
+
+    def action_space(self, params):
+        return self.space
 
 
 class Lifetimes(Environment):

@@ -126,7 +126,7 @@ def test_unsupported_actions_are_refused():
     env = SimpleNamespace(
         name="Many", observation_space=lambda params: Box(0, 1, (2,)), action_space=lambda params: SimpleNamespace(spaces={})
     )
-    assert "ppo takes Box, Discrete and MultiDiscrete actions, but Many has namespace(spaces={})" in refusal(
+    assert "ppo takes Box, Discrete, MultiDiscrete and MultiBinary actions, but Many has namespace(spaces={})" in refusal(
         jaxpg.make, "ppo", env, None
     )
 

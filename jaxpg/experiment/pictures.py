@@ -70,7 +70,8 @@ def draw_experts(
 
     def of_step(observation: Array, action: Array) -> tuple[Float[Array, " expert"], Array]:
         mixture = distribution(policy.params, observation)
-        return mixture.weights, jnp.argmin(jnp.square(mixture.means - action.reshape(-1)).sum(axis=-1))
+        distances = jnp.square(policy.to_env(mixture.means) - action).reshape(len(mixture.means), -1).sum(axis=-1)
+        return mixture.weights, jnp.argmin(distances)
 
     weights, experts = jax.jit(jax.vmap(of_step))(episode.observations, episode.actions)
     return plot_experts(episode.observations, weights, experts, path, state_labels)

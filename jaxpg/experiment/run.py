@@ -35,6 +35,7 @@ from jaxpg.experiment.progress import RunProgress, say
 from jaxpg.experiment.statistics import bootstrap_interval, interquartile_mean
 from jaxpg.experiment.warm_start import transfer
 from jaxpg.replay import Buffer, grow_buffer
+from jaxpg.spaces import difference
 from jaxpg.training import advance
 
 CHUNKS = 100  # pieces of a run, after each of which metrics are written
@@ -465,7 +466,7 @@ def evaluate_run(
     """Mean return of each seed's policy over whole episodes, shape (seed,); NaN where an episode did not end.
 
     Args:
-      env: another environment than the run's, as `run` takes it; its observations and actions must have the same spaces.
+      env: another environment than the run's, as `run` takes it; its observations and actions must be of the same spaces.
       env_options: keyword arguments of `jaxpg_envs.make` in place of the run's.
       env_params: the parameters of an environment object.
 
@@ -477,8 +478,9 @@ def evaluate_run(
         env, environment, params, _ = find_environment(run.description["env"] if env is None else env, env_options, env_params)
         for space in ("observation_space", "action_space"):
             trained, asked = getattr(run.env, space)(run.env_params), getattr(environment, space)(params)
-            if (type(trained), trained.shape, getattr(trained, "n", 0)) != (type(asked), asked.shape, getattr(asked, "n", 0)):
-                raise InputError(f"the policy was trained with the {space} {trained}, but {env} has {asked}")
+            differs = difference(space, trained, env, asked)
+            if differs:
+                raise InputError(differs)
     num_seeds = run.description["num_seeds"]
     keys = evaluation_keys(run.description["seed"], num_seeds)
     num_devices = run.description["num_devices"]

@@ -11,6 +11,8 @@ from jax.flatten_util import ravel_pytree
 
 import jaxpg
 from jaxpg import losses
+from jaxpg.experiment import pictures
+from jaxpg.experiment.behaviour import record_episode
 from jaxpg.networks import GaussianMixture
 
 TINY = {"num_envs": 4, "num_steps": 8, "num_epochs": 2, "num_minibatches": 2, "hidden_sizes": (8,), "total_steps": 3 * 32}
@@ -144,7 +146,10 @@ def test_weights_become_frequencies_of_having_the_best_action(means, scales):
 
 @pytest.fixture(scope="module")
 def routed():
-    """An actor whose three experts sit at -0.4, 0.1 and 0.3 and are drawn at 0.2, 0.5 and 0.3, wherever it is."""
+    """An actor whose three experts sit at -0.4, 0.1 and 0.3 and are drawn at 0.2, 0.5 and 0.3, wherever it is.
+
+    In the environment that is -0.2, 0.05 and 0.15: its bounds are ±0.5.
+    """
     algorithm = make(num_experts=3, **TINY)
     state = quick_jit(algorithm.init)(KEY)
     actor = jax.tree.map(jnp.zeros_like, state.learner.params["actor"])["params"]
@@ -163,14 +168,14 @@ def actions(policy, number):
 def test_evaluation_by_the_mean_of_a_drawn_expert(routed):
     drawn = actions(make(num_experts=3, **TINY).policy(routed), 3000)
     np.testing.assert_array_equal(drawn[:, 0], drawn[:, 1])
-    index = np.abs(drawn[:, :1] - [-0.4, 0.1, 0.3]).argmin(1)
-    np.testing.assert_allclose(drawn[:, 0], np.array([-0.4, 0.1, 0.3])[index], rtol=1e-6)
+    index = np.abs(drawn[:, :1] - [-0.2, 0.05, 0.15]).argmin(1)
+    np.testing.assert_allclose(drawn[:, 0], np.array([-0.2, 0.05, 0.15])[index], rtol=1e-6)
     np.testing.assert_allclose(np.bincount(index) / 3000, [0.2, 0.5, 0.3], atol=0.04)
 
 
 def test_evaluation_by_the_likeliest_expert(routed):
     best = actions(make(num_experts=3, evaluation="argmax_expert_mean", **TINY).policy(routed), 5)
-    np.testing.assert_allclose(best, np.full((5, 2), 0.1), rtol=1e-6)
+    np.testing.assert_allclose(best, np.full((5, 2), 0.05), rtol=1e-6)
 
 
 def test_acting_samples_the_mixture_within_bounds(routed):
@@ -181,6 +186,18 @@ def test_acting_samples_the_mixture_within_bounds(routed):
     distribution = policy.distribution(policy.params, jnp.ones((7, 4)))
     np.testing.assert_allclose(distribution.weights, np.broadcast_to([0.2, 0.5, 0.3], (7, 3)), rtol=1e-5)
     np.testing.assert_allclose(distribution.weights.sum(-1), 1.0, rtol=1e-6)
+
+
+def test_the_picture_names_the_expert_that_acted(routed, monkeypatch):
+    """Means are compared with the action in the environment's units."""
+    policy = make(num_experts=3, **TINY).policy(routed)
+    episode = record_episode(policy, WALK, WALK.params(limit=9.0, time_limit=30), KEY)
+    drawn, plot = [], pictures.plot_experts
+    watch = lambda observations, weights, experts, *rest: drawn.append(experts) or plot(observations, weights, experts, *rest)
+    monkeypatch.setattr(pictures, "plot_experts", watch)
+    pictures.draw_experts(policy, episode)
+    assert set(np.unique(drawn)) == {0, 1, 2}
+    np.testing.assert_array_equal(drawn[0], np.abs(episode.actions[:, :1] - [-0.2, 0.05, 0.15]).argmin(1))
 
 
 def test_one_environment_one_sample_one_action():

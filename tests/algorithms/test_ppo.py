@@ -136,14 +136,14 @@ def test_masked_steps_teach_nothing(walker):
 # --- Acting ------------------------------------------------------------------------------------------------------------
 
 
-def test_actions_are_clipped_for_the_environment_only(walker):
+def test_actions_are_scaled_and_clipped_for_the_environment_only(walker):
+    """Bounds are ±0.5, and ±1 on the policy's scale."""
     transitions, behaviour = walker.transitions, walker.transitions.extras
-    low, high = WALK.action_space(None).low, WALK.action_space(None).high
-    np.testing.assert_allclose(transitions.action, np.clip(behaviour.action, low, high), rtol=1e-6)
-    assert np.abs(transitions.action).max() == high
+    np.testing.assert_allclose(transitions.action, 0.5 * np.clip(behaviour.action, -1, 1), rtol=1e-6)
+    assert np.abs(transitions.action).max() == 0.5
     np.testing.assert_allclose(transitions.next_observation[..., 2:], transitions.action, rtol=1e-6)  # what arrived
-    outside = np.abs(behaviour.action) > high
-    assert 0.3 < outside.mean() < 0.9
+    outside = np.abs(behaviour.action) > 1
+    assert 0.2 < outside.mean() < 0.6
 
     distribution = walker.policy(walker.state.learner).distribution
     params = walker.policy(walker.state.learner).params
@@ -181,9 +181,9 @@ def test_deterministic_and_sampled_policies(walker):
     of = lambda policy: quick_jit(jax.vmap(lambda key: policy.act(policy.params, key, observation, ())[0]))(keys)
     best, drawn = of(mode), of(sample)
     distribution = mode.distribution(mode.params, observation)
-    np.testing.assert_allclose(best, np.broadcast_to(np.clip(distribution.mode(), -0.5, 0.5), best.shape), rtol=1e-5)
+    np.testing.assert_allclose(best, np.broadcast_to(0.5 * np.clip(distribution.mode(), -1, 1), best.shape), rtol=1e-5)
     assert np.abs(drawn).max() == 0.5
-    below = 0.5 + 0.5 * jax.scipy.special.erf((-0.5 - distribution.mean()) / distribution.stddev() / np.sqrt(2))
+    below = 0.5 + 0.5 * jax.scipy.special.erf((-1 - distribution.mean()) / distribution.stddev() / np.sqrt(2))
     np.testing.assert_allclose((drawn == -0.5).mean(0), below, atol=0.05)
 
 

@@ -14,7 +14,7 @@ from test_logs import read_events
 import jaxpg
 import jaxpg_envs
 from jaxpg.algorithm import InputError
-from jaxpg.experiment import RunError, evaluate_run, load, run
+from jaxpg.experiment import Run, RunError, evaluate_run, load, run
 from jaxpg.experiment.checkpoints import digest, to_host
 
 
@@ -147,6 +147,35 @@ def test_evaluating_elsewhere(finished_run):
         evaluate_run(saved, env="Pendulum-v1")
     with pytest.raises(jaxpg_envs.EnvironmentInputError, match="unknown argument gravity"):
         evaluate_run(saved, env_options={"gravity": 1.0})  # of the run's own environment
+
+
+def untrained(env, **options):
+    """A run of one seed without its training."""
+    environment, params = jaxpg_envs.make(env, **options)
+    agent = jaxpg.make("ppo", environment, params, num_envs=2, num_steps=4, num_minibatches=1, hidden_sizes=(4,))
+    states = jax.vmap(agent.init)(jax.random.split(jax.random.key(0), 1))
+    description = {"env": env, "env_options": options, "seed": 0, "num_seeds": 1, "num_devices": 1}
+    return Run(description, agent, environment, params, states)
+
+
+def test_evaluation_where_dictionaries_are_observed():
+    saved = untrained("Maze-v0")
+    returns = evaluate_run(saved, num_episodes=2, env_options={"max_steps_in_episode": 20})
+    assert ((returns >= 0) & (returns < 1)).all()
+    with pytest.raises(InputError, match=r"trained with the observation_space Dict\(.* but CartPole-v1 has Box.* kind differs"):
+        evaluate_run(saved, env="CartPole-v1")
+
+
+def test_evaluation_within_other_bounds_is_refused():
+    """A policy acts in units of the bounds: within wider ones it would act more strongly."""
+
+    class Strong(gymnax.make("Pendulum-v1")[0].__class__):
+        def action_space(self, params=None):
+            return gymnax.environments.spaces.Box(-4.0, 4.0, (1,))
+
+    jaxpg_envs.register("StrongPendulum", lambda: (Strong(), Strong().default_params))
+    with pytest.raises(InputError, match=r"action_space Box\(low=-2.* but StrongPendulum has .*: the lower bound differs"):
+        evaluate_run(untrained("Pendulum-v1"), env="StrongPendulum")
 
 
 def test_no_run_to_load(tmp_path):

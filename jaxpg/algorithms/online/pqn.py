@@ -109,21 +109,23 @@ def pqn(config: PQNConfig, env: Any, env_params: PyTree) -> Algorithm:
         key, act_key, shuffle_key = jax.random.split(state.key, 3)
         epsilon = annealed_epsilon(config, state.updates / num_updates)
 
-        def act(key: jax.Array, observation: PyTree, carry: PyTree) -> tuple[Array, Array, PyTree]:
+        def act(key: jax.Array, observation: PyTree, carry: PyTree) -> tuple[Array, tuple[Array, Array], PyTree]:
             values = action_values(state.params, state.observation_statistics, observation)
-            return epsilon_greedy(key, values, epsilon), values.max(-1), carry
+            action = epsilon_greedy(key, values, epsilon)
+            return actions.to_env(action), (action, values.max(-1)), carry
 
         rollout_state, t = rollout(act_key, act, env, env_params, state.rollout, config.num_steps)
+        taken, best_values = t.extras
 
         def best_values_of_successors(steps: tuple[Any, Any]) -> Float[Array, "*step"]:
             observation = jax.tree.map(lambda x: x[steps], t.next_observation)
             return action_values(state.params, state.observation_statistics, observation).max(-1)
 
-        next_values = values_of_successors(t.extras, t.truncated & ~t.terminated, best_values_of_successors)
+        next_values = values_of_successors(best_values, t.truncated & ~t.terminated, best_values_of_successors)
         targets = losses.lambda_returns(
             config.reward_scale * t.reward, next_values, t.terminated, t.truncated, config.discount, config.trace_lambda
         )
-        samples = jax.tree.map(lambda x: x.reshape(batch_size, *x.shape[2:]), (t.observation, t.action, targets))
+        samples = jax.tree.map(lambda x: x.reshape(batch_size, *x.shape[2:]), (t.observation, taken, targets))
 
         def loss(params: PyTree, batch: tuple) -> tuple[Float[Array, ""], Metrics]:
             observation, action, target = batch
@@ -154,7 +156,7 @@ def pqn(config: PQNConfig, env: Any, env_params: PyTree) -> Algorithm:
         def act(params: PyTree, key: jax.Array, observation: PyTree, carry: PyTree) -> tuple[Array, PyTree]:
             network_params, statistics = params
             values = action_values(network_params, statistics, observation)
-            return epsilon_greedy(key, values, 0.0 if deterministic else config.epsilon_end), carry
+            return actions.to_env(epsilon_greedy(key, values, 0.0 if deterministic else config.epsilon_end)), carry
 
         return act
 

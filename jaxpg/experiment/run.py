@@ -22,7 +22,7 @@ from jaxtyping import PyTree
 from rich.console import Console
 
 import jaxpg_envs
-from jaxpg.algorithm import Algorithm, InputError, Metrics, Policy, fields, lookup, make
+from jaxpg.algorithm import Algorithm, InputError, Metrics, Policy, fields, lookup, make, rebuild, still_read
 from jaxpg.evaluation import evaluate
 from jaxpg.experiment import logs, plots
 from jaxpg.experiment.checkpoints import Checkpoints, digest, to_host, write_atomically
@@ -376,7 +376,7 @@ def load(folder: str | Path, warn: Callable[[str], None] = print) -> Run:
     folder = Path(folder)
     description = read_description(folder)
     env, env_params = jaxpg_envs.make(description["env"], **description["env_options"])
-    agent = make(description["algorithm"], env, env_params, **description["config"])
+    agent = rebuild(description["algorithm"], env, env_params, description["config"])
     like = jax.eval_shape(jax.vmap(agent.init), jax.random.split(jax.random.key(0), description["num_seeds"]))
     restored = Checkpoints(folder).restore(like, warn)
     if restored is None:
@@ -484,7 +484,8 @@ def _read_results(path: Path) -> dict[str, Any]:
 def _require_same(saved: dict[str, Any], description: dict[str, Any], folder: Path, console: Console) -> None:
     """Raises `InputError` if a folder's run is another one; warns if it was begun with other versions."""
     settings = [name for name in description if name not in ("config", "versions")]
-    for old, new, names in ((saved, description, settings), (saved["config"], description["config"], description["config"])):
+    read = still_read(description["algorithm"], description["config"])
+    for old, new, names in ((saved, description, settings), (saved["config"], read, read)):
         for name in names:
             if old.get(name) != new[name]:
                 raise InputError(

@@ -4,8 +4,6 @@ Programs are compared as traced, without the equations that neither the state no
 hyperparameter that only a metric reads counts as read by nobody.
 """
 
-import dataclasses
-import itertools
 import typing
 
 import jax
@@ -52,8 +50,8 @@ OFF_POLICY = ON_POLICY | {"batch_size": 8, "buffer_size": 64, "learning_starts":
 REPERTOIRE = {"num_cells": 8, "num_offspring": 8, "hidden_sizes": (4,), "total_steps": 240}
 CRITICS = REPERTOIRE | {"critic_hidden_sizes": (4,), "buffer_size": 64, "batch_size": 8, "critic_steps": 2}
 CRITICS |= {"policy_gradient_steps": 2}
-LEVELS = ON_POLICY | {"memory": "none", "num_epochs": 2, "total_steps": 640}
-SET = {"num_levels": 8}
+STUDENT = ON_POLICY | {"memory": "none", "num_epochs": 2, "total_steps": 640}
+LEVELS = STUDENT | {"num_levels": 8}
 CODES = {"vae_latent_size": 4, "vae_hidden_sizes": (8,), "vae_epochs": 2, "vae_batch_size": 4, "num_points": 2}
 
 SIZES = {
@@ -65,13 +63,13 @@ SIZES = {
     "ddpg": OFF_POLICY,
     "domain_randomization": LEVELS,
     "dqn": OFF_POLICY,
-    "dred": LEVELS | SET | CODES | {"buffer_size": 16},
+    "dred": LEVELS | CODES | {"buffer_size": 16},
     "impala": ON_POLICY,
     "map_elites": REPERTOIRE,
     "me_es": REPERTOIRE | {"num_offspring": 5},
-    "paired": LEVELS | {"num_walls": 3},
+    "paired": STUDENT | {"num_walls": 3},
     "pga_map_elites": CRITICS,
-    "plr": LEVELS | SET,
+    "plr": LEVELS,
     "pmoe_ppo": ON_POLICY | MINIBATCHES | {"num_epochs": 2, "num_experts": 2},
     "pmoe_sac": OFF_POLICY | {"num_experts": 2},
     "ppo": ON_POLICY | MINIBATCHES | {"num_epochs": 2},
@@ -87,7 +85,7 @@ SIZES = {
     "trpo": ON_POLICY | MINIBATCHES,
 }
 # Other values than twice the one above.
-OTHERS = {"num_minibatches": 1, "num_offspring": 12, "me_es num_offspring": 7, "copies": 1, "dred num_points": 4}
+OTHERS = {"num_offspring": 12, "me_es num_offspring": 7, "copies": 1, "dred num_points": 4}
 
 
 def environment(name):
@@ -119,6 +117,8 @@ def other_value(name, field, value):
         return next((choice for choice in choices(field) if choice != value), None)
     if isinstance(value, tuple):
         return (*value, 5)
+    if field.name == "num_minibatches":
+        return 3 - value
     return OTHERS.get(f"{name} {field.name}", OTHERS.get(field.name, 2 * value or 2))
 
 
@@ -200,27 +200,57 @@ def size(name, values):
     return algorithm.num_updates, algorithm.env_steps_per_update, shapes, str(structure)
 
 
+# Switches that select nothing but themselves.
+ALONE = {"activation", "double", "dueling", "encoder", "evaluation", "grounded", "layer_norm", "prioritization", "time_limit"}
+ALONE |= {"anneal_learning_rate", "normalize_observations", "normalize_rewards", "route_ppo_gradient"}
+# Of two switches, either of which is enough to read something.
+TOGETHER = {name: [{"student": "impala", "score": "max_mc"}] for name in ("plr", "robust_plr", "accel")}
+# What the program reads, but to no effect: the similarity of a descriptor to itself is 1 at any length.
+WITHOUT_EFFECT = {("dcg_map_elites", "no_actor_episodes", "kernel_length")}
+
+
 def combinations(name):
-    """The sizes with every switch and choice at its default, and with each other value of each of them."""
-    yield SIZES[name]
+    """What differs from the sizes: nothing, then each other value of each switch and choice."""
+    yield {}
     for field in fields(REGISTRY[name].config_class):
-        for value in choices(field):
-            if value != (SIZES[name] | {}).get(field.name, field.default):
-                yield SIZES[name] | {field.name: value}
+        if field.name not in ALONE:
+            yield from ({field.name: value} for value in choices(field) if value != field.default)
+    yield from TOGETHER.get(name, [])
 
 
-def check_leaves(name, values):
-    _, read = program(name, values)
-    for field in fields(REGISTRY[name].config_class):
-        if field.is_leaf:
-            yield field.name, read[field.name], accepts(name, values, field)
+@pytest.mark.parametrize("name", sorted(SIZES))
+def test_every_hyperparameter_is_read_or_refused(name):
+    wrong = {}
+    for chosen in combinations(name):
+        _, read = program(name, SIZES[name] | chosen)
+        for field in fields(REGISTRY[name].config_class):
+            if not field.is_leaf or (name, chosen.get("ablation"), field.name) in WITHOUT_EFFECT:
+                continue
+            if read[field.name] != accepts(name, SIZES[name] | chosen, field):
+                wrong[str(chosen), field.name] = f"read: {read[field.name]}"
+    assert wrong == {}
 
 
-def check_statics(name, values):
-    sized, (traced, _) = size(name, values), program(name, values)
-    for field in fields(REGISTRY[name].config_class):
-        value = other_value(name, field, values.get(field.name, field.default))
-        if field.is_leaf or value is None:
-            continue
-        changed = values | {field.name: value}
-        yield field.name, size(name, changed) != sized or program(name, changed)[0] != traced, accepts(name, values, field)
+@pytest.mark.parametrize("name", sorted(SIZES))
+def test_every_size_and_choice_makes_a_difference_or_is_refused(name):
+    """Beside another choice, those fields that need it; beside the default ones, all fields."""
+    wrong = {}
+    for chosen in combinations(name):
+        values, base = SIZES[name] | chosen, None
+        for field in fields(REGISTRY[name].config_class):
+            other = other_value(name, field, values.get(field.name, field.default))
+            concerns = not chosen or any(set(chosen) & set(case) for case in field.needs)
+            if field.is_leaf or other is None or not concerns:
+                continue
+            changed = values | {field.name: other}
+            differs = size(name, changed) != size(name, values)
+            if not differs:
+                base = base or program(name, values)[0]
+                differs = program(name, changed)[0] != base
+            if differs != accepts(name, values, field):
+                wrong[str(chosen), field.name] = f"makes a difference: {differs}"
+    assert wrong == {}
+
+
+def test_all_algorithms_are_tested():
+    assert set(SIZES) == set(REGISTRY)

@@ -324,10 +324,12 @@ def test_learning_begins_where_it_is_said(name):
 
 
 def test_a_training_set_must_fit():
-    """Into the buffer, and the autoencoder's batch into the set."""
+    """Into the buffer, and a batch of environments or of the autoencoder into the set."""
     message = "a training set of 8 levels does not fit into buffer_size = 6"
     for name in ("robust_plr", "accel"):
         assert message in refusal(jaxpg.make, name, CAVE, CAVE_PARAMS, **SET, buffer_size=6)
+        many = SET | {"num_envs": 9}
+        assert "need as many levels, but there are 8" in refusal(jaxpg.make, name, CAVE, CAVE_PARAMS, **many)
     message = refusal(jaxpg.make, "dred", CAVE, CAVE_PARAMS, **SET, num_points=2, vae_batch_size=9)
     assert message == "dred: vae_batch_size = 9 levels per step are more than the training set's 8: give at most 8"
 

@@ -167,11 +167,11 @@ def replay(
     Raises:
       InputError: more environments than levels, or more levels of the dataset than slots.
     """
-    number = 0 if dataset is None else jax.tree.leaves(dataset)[0].shape[0]
+    number = capacity if dataset is None else jax.tree.leaves(dataset)[0].shape[0]
     if number > capacity:
         raise InputError(f"a training set of {number} levels does not fit into buffer_size = {capacity}")
-    if capacity < config.num_envs:
-        raise InputError(f"num_envs = {config.num_envs} environments need as many levels, but there are {capacity}")
+    if number < config.num_envs:
+        raise InputError(f"num_envs = {config.num_envs} environments need as many levels, but there are {number}")
 
     def init(key: jax.Array) -> LevelBuffer:
         return level_buffer.init_buffer(capacity, jax.eval_shape(env.sample_level, key), dataset)

@@ -16,6 +16,7 @@ from jax.interpreters.partial_eval import dce_jaxpr
 
 import jaxpg_envs
 from jaxpg.algorithm import REGISTRY, InputError, configure, fields
+from jaxpg.algorithms.environment_design.curriculum import StudentConfig
 from jaxpg_envs.cave_escape import cave_escape
 
 KEY = jax.random.key(0)
@@ -48,7 +49,7 @@ ON_POLICY = {"num_envs": 4, "num_steps": 4, "hidden_sizes": (4,), "total_steps":
 MINIBATCHES = {"num_minibatches": 2}
 OFF_POLICY = ON_POLICY | {"batch_size": 8, "buffer_size": 64, "learning_starts": 4}
 REPERTOIRE = {"num_cells": 8, "num_offspring": 8, "hidden_sizes": (4,), "total_steps": 240}
-CRITICS = REPERTOIRE | {"critic_hidden_sizes": (4,), "buffer_size": 64, "batch_size": 8, "critic_steps": 2}
+CRITICS = REPERTOIRE | {"critic_hidden_sizes": (4,), "buffer_size": 96, "batch_size": 8, "critic_steps": 2}
 CRITICS |= {"policy_gradient_steps": 2}
 STUDENT = ON_POLICY | {"memory": "none", "num_epochs": 2, "total_steps": 640}
 LEVELS = STUDENT | {"num_levels": 8}
@@ -112,7 +113,7 @@ def is_choice(field):
 
 def other_value(name, field, value):
     if field.is_leaf:
-        return 0.5 * (value + (field.high if np.isfinite(field.high) else 2 * value + 1))
+        return 0.7 * value or 0.5
     if choices(field):
         return next((choice for choice in choices(field) if choice != value), None)
     if isinstance(value, tuple):
@@ -213,11 +214,19 @@ WITHOUT_EFFECT = {
 }
 
 
+STUDENT_FIELDS = [field for field in fields(StudentConfig) if field.name != "student"]
+
+
+def is_the_same_elsewhere(name, field):
+    """Of a student: all curricula hand its settings to it in one place, and PLR stands for them."""
+    return REGISTRY[name].field == "environment_design" and name != "plr" and field in STUDENT_FIELDS
+
+
 def combinations(name):
     """What differs from the sizes: nothing, then each other value of each switch and choice."""
     yield {}
     for field in fields(REGISTRY[name].config_class):
-        if field.name not in ALONE:
+        if field.name not in ALONE and not is_the_same_elsewhere(name, field):
             yield from ({field.name: value} for value in choices(field) if value != field.default)
     yield from TOGETHER.get(name, [])
 
@@ -244,6 +253,7 @@ def test_every_size_and_choice_makes_a_difference_or_is_refused(name):
         for field in fields(REGISTRY[name].config_class):
             other = other_value(name, field, values.get(field.name, field.default))
             concerns = not chosen or any(set(chosen) & set(case) for case in field.needs)
+            concerns &= not is_the_same_elsewhere(name, field)
             if field.is_leaf or other is None or not concerns or WITHOUT_EFFECT.get((name, field.name)) == chosen:
                 continue
             changed = values | {field.name: other}

@@ -80,7 +80,7 @@ SETTINGS = {
         8,
         30_000,
         {"num_envs": 12, "num_steps": 64, "memory_size": 32, "learning_rate": 1e-3},
-        {"vae_latent_size": 16, "vae_hidden_sizes": (64, 32)},
+        {"vae_latent_size": 16, "vae_hidden_sizes": (64, 32), "vae_batch_size": 16},
         64,
     ),
     "small": Setting(
@@ -135,8 +135,8 @@ def learn(method: tuple[str, dict[str, Any]], setting: Setting, sets: dict[str, 
     """Trains one method, all seeds in one program, and measures it."""
     env, params = jaxpg_envs.make("CaveEscape-v0", size=setting.size, max_steps_in_episode=setting.time_limit)
     name, fields = method
-    sizes = {} if name in ("domain_randomization", "paired") else {"buffer_size": setting.buffer_size}
-    sizes |= setting.autoencoder if name == "dred" else {}
+    sizes = {} if name in ("domain_randomization", "paired", "plr") else {"buffer_size": setting.buffer_size}
+    sizes |= setting.autoencoder if name == "dred" and fields.get("generation") != "edits" else {}
     algorithm = jaxpg.make(
         name,
         env,

@@ -4,7 +4,7 @@ import dataclasses
 import difflib
 import math
 import typing
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import jax
@@ -54,7 +54,11 @@ class Algorithm(NamedTuple):
       policy: `(state, deterministic=True) -> Policy`.
       config: the frozen configuration.
       env_steps_per_update: environment steps that one update takes.
-      num_updates: updates of a whole run, `ceil(config.total_steps / env_steps_per_update)`.
+      num_updates: updates of a whole run, `ceil(config.total_steps / env_steps_per_update)`. Where `config` has
+        `anneal_learning_rate` set, the learning rate is zero from there on: further updates learn nothing. To go on for
+        longer, make the algorithm with the `total_steps` of the longer run, or do not anneal.
+      learns_from: the first update, counted from 1, that does what the algorithm is for; shorter runs are refused.
+      until_then: words for what happens before it, with the fields that it depends on.
     """
 
     init: Callable[[jax.Array], State]
@@ -63,23 +67,37 @@ class Algorithm(NamedTuple):
     config: Any
     env_steps_per_update: int
     num_updates: int
+    learns_from: int = 1
+    until_then: str = ""
 
 
 # --- Configurations: frozen pytrees whose real-valued hyperparameters are leaves ---------------------------------------
 
 
-def hyperparameter(default: float | int, help: str, low: float | int = -math.inf, high: float | int = math.inf) -> Any:
-    """A real-valued field within [low, high]: a leaf, so that `vmap` over it compiles once."""
-    return struct.field(default=default, metadata={"help": help, "low": low, "high": high})
+# The values of static fields under which a field is read: `{"surrogate": ("kl",)}`. All of a dictionary's conditions must
+# hold; of several dictionaries, those of one. `()` stands for any value but an empty one. A condition on a field that the
+# configuration does not have holds.
+Needs: TypeAlias = dict[str, tuple] | tuple[dict[str, tuple], ...]
 
 
-def static(default: Any, help: str, low: int = 1) -> Any:
-    """A size (integer, at least `low`), switch or choice: a new value is a new program."""
-    return struct.field(pytree_node=False, default=default, metadata={"help": help, "low": low})
+def hyperparameter(
+    default: float | int, help: str, low: float | int = -math.inf, high: float | int = math.inf, needs: Needs = ()
+) -> Any:
+    """A real-valued field within [low, high]: a leaf, so that `vmap` over it compiles once.
+
+    Args:
+      needs: when it is read, if not always; elsewhere `configure` refuses to set it.
+    """
+    return struct.field(default=default, metadata={"help": help, "low": low, "high": high, "needs": needs})
+
+
+def static(default: Any, help: str, low: int = 1, needs: Needs = ()) -> Any:
+    """A size (integer, at least `low`), switch or choice: a new value is a new program. `needs` as for a hyperparameter."""
+    return struct.field(pytree_node=False, default=default, metadata={"help": help, "low": low, "needs": needs})
 
 
 class Field(NamedTuple):
-    """One field of a configuration; `kind` is its type, `float` for hyperparameters."""
+    """One field of a configuration; `kind` is its type, `float` for hyperparameters, `help` says when it is read."""
 
     name: str
     kind: Any
@@ -88,6 +106,7 @@ class Field(NamedTuple):
     is_leaf: bool
     low: float
     high: float
+    needs: tuple[dict[str, tuple], ...] = ()
 
 
 def fields(config_class: type) -> list[Field]:
@@ -98,25 +117,71 @@ def fields(config_class: type) -> list[Field]:
         is_leaf = field.metadata.get("pytree_node", True)
         kind = float if is_leaf else hints[field.name]
         low, high = field.metadata["low"], field.metadata.get("high", math.inf)
-        found.append(Field(field.name, kind, field.default, field.metadata["help"], is_leaf, low, high))
+        needs = field.metadata["needs"]
+        cases = (needs,) if isinstance(needs, dict) else needs
+        known = tuple({name: values for name, values in case.items() if name in hints} for case in cases)
+        needs = known if all(known) else ()
+        help = field.metadata["help"] + (f" ({_words(needs)})" if needs else "")
+        found.append(Field(field.name, kind, field.default, help, is_leaf, low, high, needs))
     return found
+
+
+def _words(needs: tuple[dict[str, tuple], ...]) -> str:
+    one = lambda name, values: f"{name} = {' or '.join(map(str, values))}" if values else f"{name} that are not empty"
+    return ", or ".join(" and ".join(one(*condition) for condition in case.items()) for case in needs)
+
+
+def unmet(field: Field, values: Mapping[str, Any]) -> list[str]:
+    """The fields because of whose values a configuration does not read `field`; none if it does."""
+    holds = lambda name, allowed: name not in values or (values[name] in allowed if allowed else len(values[name]) > 0)
+    cases = [[name for name, allowed in case.items() if not holds(name, allowed)] for case in field.needs]
+    return list(dict.fromkeys(name for case in cases for name in case)) if all(cases) else []
 
 
 def configure(name: str, config_class: type, overrides: dict[str, Any]) -> Any:
     """The configuration `config_class(**overrides)`, checked.
 
     Raises:
-      InputError: an unknown field, or a value of the wrong type or out of range.
+      InputError: an unknown field, a value of the wrong type or out of range, or one that nobody would read: a field whose
+        `needs` are not met may be given its default only.
     """
     known = {field.name: field for field in fields(config_class)}
     for key in overrides:
         if key not in known:
             raise InputError(f"{name} has no hyperparameter {unknown(key, known)}")
     values = {key: field.default for key, field in known.items()} | overrides
-    return config_class(**{key: _checked(name, known[key], value) for key, value in values.items()})
+    checked = {key: check_value(name, known[key], value) for key, value in values.items()}
+    for key, value in overrides.items():
+        if not _is_default(known[key], value):
+            require_read(name, known[key], checked)
+    return config_class(**checked)
 
 
-def _checked(name: str, field: Field, value: Any) -> Any:
+def _is_default(field: Field, value: Any) -> bool:
+    if field.is_leaf:
+        return not isinstance(value, jax.core.Tracer) and bool(np.float32(value) == np.float32(field.default))
+    return bool((tuple(value) if isinstance(field.default, tuple) else value) == field.default)
+
+
+def require_read(name: str, field: Field, values: Mapping[str, Any]) -> None:
+    """Raises `InputError` if a configuration of the algorithm `name` with these values does not read the field."""
+    if others := unmet(field, values):
+        default = f"{field.default:g}" if field.is_leaf else field.default
+        raise InputError(
+            f"{name}: {field.name} is read only with {_words(field.needs)}, but "
+            f"{' and '.join(f'{other} is {values[other]}' for other in others)}: "
+            f"leave {field.name} at {default}, or set {' or '.join(others)}"
+        )
+
+
+def still_read(name: str, saved: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a saved configuration, maybe of an earlier version, what the algorithm `name` reads."""
+    known = {field.name: field for field in fields(lookup(name).config_class)}
+    return {key: value for key, value in saved.items() if key in known and not unmet(known[key], saved)}
+
+
+def check_value(name: str, field: Field, value: Any) -> Any:
+    """A value as a configuration of the algorithm `name` holds it; raises `InputError` if it is none of the field's."""
     where = f"{name}: {field.name}"
     if field.is_leaf:
         dtype = value.dtype if isinstance(value, jax.Array) else np.asarray(value).dtype
@@ -216,9 +281,37 @@ def make(name: str, env: Any, params: PyTree, **hyperparameters: Any) -> Algorit
       **hyperparameters: fields of the algorithm's configuration; real-valued ones may be traced.
 
     Raises:
-      InputError: an unknown name or field, a bad value, or an environment the algorithm cannot act in.
+      InputError: an unknown name or field, a bad value or one that nobody would read, an environment the algorithm cannot
+        act in, or a run that would end before it learns.
     """
+    algorithm = _build(name, env, params, hyperparameters)
+    try:
+        require_enough_updates(algorithm, algorithm.num_updates)
+    except InputError as error:
+        raise InputError(f"{name}: a run of total_steps = {algorithm.config.total_steps}: {error}") from None
+    return algorithm
+
+
+def rebuild(name: str, env: Any, params: PyTree, saved: dict[str, Any]) -> Algorithm:
+    """As `make`, from the saved configuration of a run that exists, also where today `make` would refuse it.
+
+    What is not read (any more) is passed over.
+    """
+    return _build(name, env, params, still_read(name, saved))
+
+
+def _build(name: str, env: Any, params: PyTree, hyperparameters: dict[str, Any]) -> Algorithm:
     entry = lookup(name)
     algorithm = entry.factory(configure(name, entry.config_class, hyperparameters), env, params)
     # Compiled once per algorithm, so that a plain Python loop over `update` is fast too.
     return algorithm._replace(init=jax.jit(algorithm.init), update=jax.jit(algorithm.update))
+
+
+def require_enough_updates(algorithm: Algorithm, num_updates: int) -> None:
+    """Raises `InputError` if a run of so many updates would end before it learns."""
+    if num_updates < algorithm.learns_from:
+        steps = algorithm.env_steps_per_update
+        raise InputError(
+            f"{num_updates} updates of {steps} environment steps are too few, since {algorithm.until_then}, before update "
+            f"{algorithm.learns_from}: take at least {algorithm.learns_from * steps} steps, or lower what is named"
+        )

@@ -44,8 +44,8 @@ class OffPolicyConfig:
     learning_starts: int = static(1_000, "environment steps with random actions before the first gradient step", low=0)
     n_step: int = static(1, "rewards that a target sums before it trusts the value")
     hidden_sizes: tuple[int, ...] = static((256, 256), "hidden layers of every network")
-    activation: Literal["tanh", "relu", "swish"] = static("relu", "activation of the hidden layers")
-    layer_norm: bool = static(False, "normalise the critics' hidden layers: for high replay ratios")
+    activation: Literal["tanh", "relu", "swish"] = static("relu", "activation of the hidden layers", needs={"hidden_sizes": ()})
+    layer_norm: bool = static(False, "normalise the critics' hidden layers: for high replay ratios", needs={"hidden_sizes": ()})
     normalize_observations: bool = static(False, "divide observations by their running standard deviation")
     learning_rate: Scalar = hyperparameter(3e-4, "step size of every optimiser", low=0)
     discount: Scalar = hyperparameter(0.99, "gamma", low=0, high=1)
@@ -179,6 +179,8 @@ def as_algorithm(
         )
     num_updates = math.ceil(config.total_steps / steps_per_update)
     first_learning = max(config.learning_starts, config.num_envs * config.n_step)
+    policy_delay = getattr(config, "policy_delay", 1)
+    learns_from = max(math.ceil(first_learning / steps_per_update), 1) + math.ceil(policy_delay / config.gradient_steps) - 1
     encode = observation_encoder(env, env_params)
 
     def features_of(statistics: RunningStatistics, observation: PyTree) -> Float[Array, "*batch feature"]:
@@ -198,7 +200,7 @@ def as_algorithm(
     def update(state: OffPolicyState) -> tuple[OffPolicyState, Metrics]:
         key, act_key, learn_key = jax.random.split(state.key, 3)
         steps_before = state.updates * steps_per_update
-        progress = state.updates / num_updates
+        progress = jnp.minimum(state.updates / num_updates, 1.0)
         at_random = steps_before < config.learning_starts
 
         def act(key: jax.Array, observation: PyTree, carry: PyTree) -> tuple[Array, Array, PyTree]:
@@ -264,4 +266,6 @@ def as_algorithm(
         params = (parts.policy_params(state.learner), state.observation_statistics)
         return Policy(params, acts[deterministic], parts.initial_carry)
 
-    return Algorithm(init, update, policy, config, steps_per_update, num_updates)
+    delay = f", policy_delay = {policy_delay}" if policy_delay > 1 else ""
+    until_then = f"the policy learns nothing (learning_starts = {config.learning_starts}, n_step = {config.n_step}{delay})"
+    return Algorithm(init, update, policy, config, steps_per_update, num_updates, learns_from, until_then)

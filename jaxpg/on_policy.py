@@ -50,6 +50,8 @@ from jaxpg.spaces import (
 )
 from jaxpg.transforms import any_in_batch
 
+TIME_LIMIT_HELP = "at a time limit: use the final observation's value, treat it as an end of the task, or drop the step"
+MEMORY = {"memory": ("gru", "lstm")}
 ENCODER_HELP = "a dense layer in front of the memory, if there is one, or 16 filters of 3 x 3 over the image that is observed"
 
 
@@ -61,22 +63,25 @@ class OnPolicyConfig:
     num_envs: int = static(16, "environments stepped side by side")
     num_steps: int = static(128, "steps per environment and update")
     hidden_sizes: tuple[int, ...] = static((64, 64), "hidden layers of actor and critic")
-    activation: Literal["tanh", "relu", "swish"] = static("tanh", "activation of the hidden layers")
+    activation: Literal["tanh", "relu", "swish"] = static("tanh", "activation of the hidden layers", needs={"hidden_sizes": ()})
     encoder: Literal["dense", "convolution"] = static("dense", ENCODER_HELP)
     memory: Literal["none", "gru", "lstm"] = static("none", "recurrent cell in front of actor and critic")
-    memory_size: int = static(128, "units of the recurrent cell")
-    time_limit: Literal["bootstrap", "terminal", "mask"] = static(
-        "bootstrap",
-        "at a time limit: use the final observation's value, treat it as an end of the task, or drop the step",
-    )
+    memory_size: int = static(128, "units of the recurrent cell", needs=MEMORY)
+    time_limit: Literal["bootstrap", "terminal", "mask"] = static("bootstrap", TIME_LIMIT_HELP)
     normalize_observations: bool = static(True, "divide observations by their running standard deviation")
     normalize_rewards: bool = static(True, "divide rewards by the running standard deviation of returns")
     anneal_learning_rate: bool = static(True, "let the learning rate fall linearly to zero over total_steps")
     learning_rate: Scalar = hyperparameter(3e-4, "step size", low=0)
     discount: Scalar = hyperparameter(0.99, "gamma", low=0, high=1)
     entropy_coefficient: Scalar = hyperparameter(0.0, "weight of the entropy bonus", low=0)
-    value_coefficient: Scalar = hyperparameter(0.5, "weight of the value loss", low=0)
     max_gradient_norm: Scalar = hyperparameter(0.5, "gradients are scaled down to this global norm", low=0)
+
+
+@struct.dataclass
+class JointConfig(OnPolicyConfig):
+    """And of those that train policy and value function by the gradient of one loss."""
+
+    value_coefficient: Scalar = hyperparameter(0.5, "weight of the value loss", low=0)
 
 
 class Learner(NamedTuple):
@@ -364,7 +369,7 @@ def clipped_adam(config: OnPolicyConfig, gradient_steps_per_update: int) -> opta
 
 
 def actor_critic_step(
-    config: OnPolicyConfig,
+    config: JointConfig,
     network: ActorCritic,
     optimizer: optax.GradientTransformation,
     learner: Learner,

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int, PyTree
 
-from jaxpg.algorithm import Algorithm, InputError, Metrics, State
+from jaxpg.algorithm import Algorithm, InputError, Metrics, State, require_enough_updates
 
 
 def train(algorithm: Algorithm, key: jax.Array, num_updates: int | None = None, data: PyTree = None) -> tuple[State, Metrics]:
@@ -23,11 +23,19 @@ def train(algorithm: Algorithm, key: jax.Array, num_updates: int | None = None, 
       The final state, and the metrics of every update stacked along a leading axis (num_updates,).
 
     Raises:
-      InputError: `num_updates` is not a positive whole number.
+      InputError: `num_updates` is not a positive whole number, is too small to learn anything, or goes beyond the run's end
+        although the learning rate is annealed to zero there.
     """
     num_updates = algorithm.num_updates if num_updates is None else num_updates
     if not isinstance(num_updates, int) or num_updates < 1:
         raise InputError(f"num_updates must be a positive whole number, got {num_updates!r}")
+    require_enough_updates(algorithm, num_updates)
+    if num_updates > algorithm.num_updates and getattr(algorithm.config, "anneal_learning_rate", False):
+        raise InputError(
+            f"num_updates = {num_updates}, but after {algorithm.num_updates}, the end of the run of total_steps = "
+            f"{algorithm.config.total_steps}, the learning rate is zero: make the algorithm with total_steps = "
+            f"{num_updates * algorithm.env_steps_per_update}, or with anneal_learning_rate = False"
+        )
     return _train(algorithm.init, algorithm.update, num_updates, key, data)
 
 

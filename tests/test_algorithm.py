@@ -9,12 +9,27 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from checks import numbers, quick_jit
 from environments import Box, Cycle, Walk
 
 import jaxpg
-from jaxpg.algorithm import REGISTRY, Algorithm, InputError, configure, fields, hyperparameter, lookup, register, static
+import jaxpg_envs
+from jaxpg.algorithm import (
+    REGISTRY,
+    Algorithm,
+    InputError,
+    configure,
+    fields,
+    hyperparameter,
+    lookup,
+    rebuild,
+    register,
+    static,
+    still_read,
+)
 from jaxpg.algorithms.online.pmoe_ppo import PMOEPPOConfig
 from jaxpg.algorithms.online.ppo import PPOConfig
+from jaxpg_envs.cave_escape import cave_escape
 
 CYCLE, WALK = Cycle(), Walk()
 
@@ -172,6 +187,172 @@ def test_a_run_is_rounded_up_to_whole_updates():
     assert (algorithm.env_steps_per_update, algorithm.num_updates) == (40, 3)
     assert make(num_envs=4, num_steps=10, total_steps=80).num_updates == 2
     assert make(num_envs=4, num_steps=10, total_steps=1).num_updates == 1
+
+
+# --- Settings that nobody reads (`test_settings.py` finds them) -----------------------------------------------------------
+
+
+def test_a_setting_that_is_not_read_is_refused():
+    message = "ppo: kl_coefficient is read only with surrogate = kl, but surrogate is clip: "
+    assert refusal(make, kl_coefficient=0.5) == message + "leave kl_coefficient at 1, or set surrogate"
+    message = "ppo: memory_size is read only with memory = gru or lstm, but memory is none: "
+    assert refusal(make, memory_size=64) == message + "leave memory_size at 128, or set memory"
+    message = "ppo: activation is read only with hidden_sizes that are not empty, but hidden_sizes is (): "
+    assert refusal(make, hidden_sizes=(), activation="relu") == message + "leave activation at tanh, or set hidden_sizes"
+    assert "chunk_size is read only with memory = none" in refusal(make, memory="gru", chunk_size=2)
+    make(surrogate="kl", kl_coefficient=0.5, memory="gru", memory_size=4, num_envs=8)
+
+
+def test_a_default_may_always_be_given():
+    defaults = {field.name: field.default for field in fields(PPOConfig)}
+    make(**defaults | {"kl_coefficient": np.float64(1), "memory_size": 128.0})
+    make(**defaults | {"kl_coefficient": jnp.float32(1), "hidden_sizes": [64, 64]})
+
+
+def test_what_is_swept_must_be_read():
+    """Also where one of the values is the default."""
+    swept = lambda coefficient: make(kl_coefficient=coefficient).config.kl_coefficient
+    with pytest.raises(InputError, match="kl_coefficient is read only with surrogate = kl"):
+        jax.vmap(swept)(jnp.ones(2))
+
+
+def test_alternatives_are_in_words():
+    cave, params = cave_escape(5, 12)
+    with pytest.raises(InputError) as raised:
+        jaxpg.make("plr", cave, params, student="impala", score="max_mc", gae_lambda=0.5)
+    assert str(raised.value) == (
+        "plr: gae_lambda is read only with student = ppo or a2c or trpo, or score = value_l1 or grounded_value_l1 or "
+        "positive_value_loss, but student is impala and score is max_mc: leave gae_lambda at 0.95, or set student or score"
+    )
+    jaxpg.make("plr", cave, params, student="impala", gae_lambda=0.5)
+
+
+def test_help_says_when_a_field_is_read():
+    found = {field.name: field.help for field in fields(PPOConfig)}
+    assert found["kl_coefficient"] == "weight of the KL penalty (surrogate = kl)"
+    assert found["memory_size"] == "units of the recurrent cell (memory = gru or lstm)"
+    assert found["discount"] == "gamma"
+
+
+def test_students_read_what_they_share_with_ppo():
+    cave, params = cave_escape(5, 12)
+    for setting in ({"clip_epsilon": 0.9}, {"surrogate": "kl"}, {"num_epochs": 7}, {"num_minibatches": 2}):
+        assert "is read only with student = ppo" in refusal(jaxpg.make, "plr", cave, params, student="a2c", **setting)
+    assert "student = ppo or a2c or impala" in refusal(jaxpg.make, "sfl", cave, params, student="trpo", value_coefficient=0.1)
+
+
+def test_the_size_of_a_training_set_that_is_given_is_not_asked_for():
+    cave, params = cave_escape(5, 12)
+    levels = jax.vmap(cave.sample_level)(jax.random.split(jax.random.key(0), 40))
+    for setting in ({"num_levels": 40}, {"dataset_seed": 1}):
+        message = refusal(jaxpg.make, "plr", cave, params.replace(level=levels), **setting)
+        assert f"{next(iter(setting))} is read only where params hold no training set" in message
+        jaxpg.make("plr", cave, params, **{"num_levels": 36, **setting})
+
+
+def test_what_an_algorithm_never_reads_is_none_of_its_fields():
+    for name, gone in (("trpo", {"value_coefficient"}), ("paired", {"levels", "num_levels", "dataset_seed"})):
+        assert not gone & {field.name for field in fields(lookup(name).config_class)}
+
+
+def test_a_saved_configuration_is_built_again_whatever_earlier_versions_accepted():
+    params = CYCLE.params([1.0, 2.0], 5)
+    saved = {field.name: field.default for field in fields(lookup("trpo").config_class)} | {"num_envs": 4}
+    old = saved | {"memory_size": 7, "value_coefficient": 0.3}
+    assert still_read("trpo", old) == {name: value for name, value in saved.items() if name != "memory_size"}
+    expected = jaxpg.make("trpo", CYCLE, params, **saved).config
+    assert jax.tree.structure(rebuild("trpo", CYCLE, params, old).config) == jax.tree.structure(expected)
+    short = {"total_steps": 100, "learning_starts": 1000}
+    assert rebuild("dqn", CYCLE, params, short).num_updates == 10
+
+
+# --- Runs that cannot learn -----------------------------------------------------------------------------------------------
+
+CAVE, CAVE_PARAMS = cave_escape(5, 12)
+OMNI, OMNI_PARAMS = jaxpg_envs.make("PointOmni-v0")
+OMNI_PARAMS = OMNI_PARAMS.replace(max_steps_in_episode=5)
+FIVE = CYCLE.params([1.0, 2.0], 5)
+LEVELS = {"num_envs": 4, "num_steps": 10, "memory": "none"}
+SET = LEVELS | {"levels": "dataset", "num_levels": 8}
+SHORT = {  # the fewest steps, and the update that learns
+    "dqn": (
+        ("dqn", CYCLE, FIVE, {"learning_starts": 95, "num_envs": 10}),
+        91,
+        10,
+        "learning_starts = 95",
+    ),
+    "sac": (("sac", WALK, WALK.params(), {"learning_starts": 50}), 50, 50, "learning_starts = 50"),
+    "td3": (("td3", WALK, WALK.params(), {"learning_starts": 50, "policy_delay": 3}), 52, 52, "policy_delay = 3"),
+    "map_elites": (("map_elites", OMNI, OMNI_PARAMS, {"num_offspring": 8}), 41, 2, "num_offspring = 8"),
+    "plr": (("plr", CAVE, CAVE_PARAMS, LEVELS | {"levels": "generator", "buffer_size": 24}), 121, 4, "buffer_size = 24"),
+    "robust_plr": (("robust_plr", CAVE, CAVE_PARAMS, LEVELS | {"buffer_size": 32}), 161, 3, "minimum_fill = 0.5"),
+    "accel": (("accel", CAVE, CAVE_PARAMS, LEVELS | {"buffer_size": 10, "minimum_fill": 0.3}), 81, 2, "minimum_fill = 0.3"),
+    "sfl": (("sfl", CAVE, CAVE_PARAMS, LEVELS | {"period": 3}), 241, 4, "period = 3"),
+}
+
+
+def differ(a, b):
+    return any((x != y).any() for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
+
+
+@pytest.mark.parametrize("case", SHORT)
+def test_a_run_that_would_end_before_it_learns_is_refused(case):
+    (name, env, params, settings), fewest, update, words = SHORT[case]
+    algorithm = jaxpg.make(name, env, params, **settings, total_steps=fewest)
+    assert algorithm.num_updates == algorithm.learns_from == update
+    message = refusal(jaxpg.make, name, env, params, **settings, total_steps=fewest - algorithm.env_steps_per_update)
+    assert message.startswith(f"{name}: a run of total_steps = ")
+    assert words in message
+    assert f"take at least {update * algorithm.env_steps_per_update} steps" in message
+    with pytest.raises(InputError, match=f"^{update - 1} updates of"):
+        jaxpg.train(algorithm, jax.random.key(0), update - 1)
+
+
+@pytest.mark.parametrize("name", ["dqn", "td3"])
+def test_learning_begins_where_it_is_said(name):
+    """In that update the policy's parameters move, and in none before."""
+    (_, env, params, settings), steps, update, _ = SHORT[name]
+    sizes = {"hidden_sizes": (4,), "batch_size": 4, "total_steps": 2 * steps}
+    algorithm = jaxpg.make(name, env, params, **settings, **sizes)
+    policy = lambda state: numbers(algorithm.policy(state).params)
+    start = algorithm.init(jax.random.key(0))
+    state, step, moved = start, quick_jit(algorithm.update), []
+    for _ in range(update):
+        state, _ = step(state)
+        moved.append(differ(policy(state), policy(start)))
+    assert moved == [False] * (update - 1) + [True]
+
+
+def test_a_training_set_must_fit():
+    """Into the buffer, and a batch of environments or of the autoencoder into the set."""
+    message = "a training set of 8 levels does not fit into buffer_size = 6"
+    for name in ("robust_plr", "accel"):
+        assert message in refusal(jaxpg.make, name, CAVE, CAVE_PARAMS, **SET, buffer_size=6)
+        many = SET | {"num_envs": 9}
+        assert "need as many levels, but there are 8" in refusal(jaxpg.make, name, CAVE, CAVE_PARAMS, **many)
+    message = refusal(jaxpg.make, "dred", CAVE, CAVE_PARAMS, **SET, num_points=2, vae_batch_size=9)
+    assert message == "dred: vae_batch_size = 9 levels per step are more than the training set's 8: give at most 8"
+
+
+def test_training_beyond_the_end_of_an_annealed_run_is_refused():
+    sizes = {"num_envs": 2, "num_steps": 4, "num_minibatches": 1, "num_epochs": 1, "hidden_sizes": (4,), "total_steps": 16}
+    message = refusal(jaxpg.train, make(**sizes), jax.random.key(0), 3)
+    assert message.startswith("num_updates = 3, but after 2, the end of the run of total_steps = 16, the learning rate is zero")
+    assert "make the algorithm with total_steps = 24, or with anneal_learning_rate = False" in message
+    for settings in ({"total_steps": 24}, {"anneal_learning_rate": False}):
+        algorithm = make(**sizes | settings)
+        _, metrics = jax.eval_shape(lambda key, algorithm=algorithm: jaxpg.train(algorithm, key, 3), jax.random.key(0))
+        assert metrics["policy_loss"].shape == (3,)
+
+
+def test_schedules_stay_at_their_end():
+    """Far beyond a run's end, the temperature of the gumbel estimator is that of its last update, and not below zero."""
+    sizes = {"num_envs": 4, "batch_size": 4, "hidden_sizes": (4,), "buffer_size": 12, "num_experts": 2, "learning_starts": 4}
+    algorithm = jaxpg.make("pmoe_sac", WALK, WALK.params(), estimator="gumbel", total_steps=20, **sizes)
+    update = quick_jit(algorithm.update)
+    state, _ = update(algorithm.init(jax.random.key(0)))
+    at_end, beyond = (update(state._replace(updates=jnp.int32(updates)))[0].learner for updates in (5, 500))
+    assert not differ(at_end.actor, beyond.actor)
 
 
 # --- The registry ------------------------------------------------------------------------------------------------------

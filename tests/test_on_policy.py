@@ -19,12 +19,14 @@ from jaxpg.rollout import init_rollout
 
 ON_POLICY = ("a2c", "impala", "pmoe_ppo", "ppo", "reinforce", "trpo")
 WALK, KEY = Walk(), jax.random.key(0)
-SMALL = {"num_envs": 4, "num_steps": 6, "hidden_sizes": (4,), "memory_size": 5, "total_steps": 96}
+SMALL = {"num_envs": 4, "num_steps": 6, "hidden_sizes": (4,), "total_steps": 96}
 
 
 def small(name, env, params, **fields):
     has_minibatches = name in ("ppo", "pmoe_ppo", "trpo")
-    return jaxpg.make(name, env, params, **SMALL, **({"num_minibatches": 2} if has_minibatches else {}), **fields)
+    sizes = SMALL | ({"num_minibatches": 2} if has_minibatches else {})
+    sizes |= {"memory_size": 5} if fields.get("memory", "none") != "none" else {}
+    return jaxpg.make(name, env, params, **sizes, **fields)
 
 
 @pytest.mark.parametrize("memory", ["none", "gru", "lstm"])
@@ -172,7 +174,8 @@ def test_minibatches_of_sequences_begin_with_their_own_memories(cell):
 @pytest.mark.parametrize("name", ["ppo", "a2c"])
 def test_a_sign_shown_three_steps_ago_is_recalled_with_a_memory_only(name, memory, solves):
     env, params = Recall(), Recall().params(4)
-    sizes = {"num_envs": 32, "num_steps": 8, "hidden_sizes": (16,), "memory_size": 16, "total_steps": 60 * 256}
+    sizes = {"num_envs": 32, "num_steps": 8, "hidden_sizes": (16,), "total_steps": 60 * 256}
+    sizes |= {"memory_size": 16} if memory != "none" else {}
     sizes |= {"num_epochs": 4, "num_minibatches": 4} if name == "ppo" else {"normalize_rewards": False}
     algorithm = jaxpg.make(name, env, params, memory=memory, learning_rate=5e-3, **sizes)
 

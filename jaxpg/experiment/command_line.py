@@ -15,7 +15,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from jaxpg.algorithm import REGISTRY, Field, InputError, fields, lookup, unknown
+from jaxpg.algorithm import REGISTRY, Field, InputError, fields, lookup, still_read, unknown
 from jaxpg.experiment import logs
 from jaxpg.experiment.devices import cache_compiled_programs, use_cpu_devices
 from jaxpg.experiment.errors import RunError
@@ -201,6 +201,8 @@ def _saved_settings(algorithm: str, arguments: list[str]) -> list[str]:
         raise InputError(f"--config: {path} is no configuration: give a sweep's best.json or a run's config.json") from error
     if owner != algorithm:
         raise InputError(f"--config: {path} is a configuration of {owner!r}, not of {algorithm!r}")
+    if "versions" in saved:  # a run's, maybe of an earlier version, which accepted what nobody read
+        values = still_read(algorithm, values)
     known = [field.name for field in fields(lookup(algorithm).config_class)]
     if not saved.get("final", True):
         part = f"{saved.get('finished_configurations')} of {saved.get('num_configurations')} configurations"

@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
-from jaxpg.algorithm import InputError, fields, lookup
+from jaxpg.algorithm import InputError, fields, lookup, still_read
 from jaxpg.experiment.checkpoints import write_atomically
 from jaxpg.experiment.progress import say
 
@@ -131,7 +131,8 @@ def _require_same(saved: dict[str, Any], description: dict[str, Any], folder: Pa
     kind = kind_of(saved)
     free = ("config", "versions", "num_devices", "lengthened_from")
     settings = [name for name in description if name not in free]
-    for old, new, names in ((saved, description, settings), (saved["config"], description["config"], description["config"])):
+    read = still_read(description["algorithm"], description["config"])
+    for old, new, names in ((saved, description, settings), (saved["config"], read, read)):
         for name in names:
             is_longer = kind == "run" and name == "total_steps" and old.get(name, math.inf) < new[name]
             if old.get(name) != new[name] and not is_longer:

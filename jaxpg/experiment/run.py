@@ -20,7 +20,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 from rich.console import Console
 
-from jaxpg.algorithm import Algorithm, InputError, Metrics, Policy, make
+from jaxpg.algorithm import Algorithm, InputError, Metrics, Policy, make, rebuild
 from jaxpg.algorithms.quality_diversity.memory import Memory, grow_memory
 from jaxpg.evaluation import evaluate
 from jaxpg.experiment import logs, plots
@@ -297,7 +297,7 @@ def _shapes_at_saving(
     if then == now:
         return like
     config = description["config"] | {"total_steps": then}
-    shorter = make(description["algorithm"], environment.env, environment.params, **config)
+    shorter = rebuild(description["algorithm"], environment.env, environment.params, config)
     return jax.eval_shape(jax.vmap(shorter.init), jax.random.split(jax.random.key(0), description["num_seeds"]))
 
 
@@ -541,7 +541,7 @@ def load(
         raise InputError(f"checkpoint must be last or best, got {checkpoint!r}")
     description = read_description(folder)
     environment = find_again(description) if env is None else find_environment(env, description["env_options"], env_params)
-    agent = make(description["algorithm"], environment.env, environment.params, **description["config"])
+    agent = rebuild(description["algorithm"], environment.env, environment.params, description["config"])
     like = jax.eval_shape(jax.vmap(agent.init), jax.random.split(jax.random.key(0), description["num_seeds"]))
     if checkpoint == "best":
         states = restore_best(folder, agent, like, warn)

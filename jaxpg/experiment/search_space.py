@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxpg.algorithm import Field, InputError, configure, lookup, unknown
+from jaxpg.algorithm import Field, InputError, check_value, require_read, unknown
 from jaxpg.experiment.sweep_picture import value_text
 
 Configuration = dict[str, Any]  # the swept fields and their values
@@ -67,7 +67,7 @@ def check_space(
 def checked_values(algorithm: str, field: Field, values: Any) -> list[Any]:
     """A grid's values, each of the field's type and within its range, and no two alike."""
     plain = np.asarray(values) if isinstance(values, jax.Array) else values
-    checked = [plain_value(field, _checked(algorithm, field, value)) for value in plain]
+    checked = [plain_value(field, check_value(algorithm, field, value)) for value in plain]
     for index, value in enumerate(checked):
         if value in checked[:index]:
             raise InputError(f"{algorithm}: the grid of {field.name} has {value_text(value)} twice")
@@ -79,7 +79,7 @@ def checked_range(algorithm: str, field: Field, interval: Any) -> list[Any]:
     where = f"{algorithm}: the range of {field.name}"
     if not isinstance(interval, list | tuple) or len(interval) < 2 or list(interval[2:]) not in ([], ["log"]):
         raise InputError(f"{where} must be low,high or low,high,log, got {_as_written(interval)}")
-    low, high = (float(_checked(algorithm, field, end)) for end in interval[:2])
+    low, high = (float(check_value(algorithm, field, end)) for end in interval[:2])
     if not low < high:
         raise InputError(f"{where} must have low < high, got {_as_written(interval)}")
     if interval[2:] and low <= 0:
@@ -91,15 +91,22 @@ def _as_written(interval: Any) -> str:
     return ",".join(map(str, interval)) if isinstance(interval, list | tuple) else repr(interval)
 
 
-def _checked(algorithm: str, field: Field, value: Any) -> Any:
-    return getattr(configure(algorithm, lookup(algorithm).config_class, {field.name: value}), field.name)
-
-
 def plain_value(field: Field, value: Any) -> Any:
     """A checked value as JSON has it: of a float32, the shortest number that is rounded to it."""
     if field.is_leaf:
         return float(str(np.float32(value)))
     return list(value) if isinstance(value, tuple) else value
+
+
+def require_all_read(
+    algorithm: str, known: dict[str, Field], configurations: list[Configuration], hyperparameters: dict[str, Any]
+) -> None:
+    """Raises `InputError` if one of the configurations does not read a swept field, of whatever value."""
+    fixed = {name: field.default for name, field in known.items()}
+    fixed |= {name: check_value(algorithm, known[name], hyperparameters[name]) for name in known if name in hyperparameters}
+    for configuration in configurations:
+        for name in configuration:
+            require_read(algorithm, known[name], fixed | configuration)
 
 
 def draw(ranges: dict[str, list[Any]], number: int, seed: int) -> list[Configuration]:

@@ -52,6 +52,7 @@ from jaxpg.experiment.search_space import (
     draw,
     in_order,
     plain_value,
+    require_all_read,
 )
 from jaxpg.experiment.statistics import bootstrap_interval, interquartile_mean
 from jaxpg.experiment.sweep_picture import plot_sweep, value_text
@@ -112,6 +113,7 @@ def sweep(
     values = {name: checked_values(algorithm, known[name], grid[name]) for name in grid}
     intervals = {name: checked_range(algorithm, known[name], ranges[name]) for name in ranges}
     configurations = combine(values, draw(intervals, random or 0, seed))
+    require_all_read(algorithm, known, configurations, hyperparameters)
     groups = _groups(known, configurations, partial(make, algorithm, environment.env, environment.params, **hyperparameters))
     for group in groups:
         require_trainable(algorithm, group.agent, num_seeds)

@@ -154,7 +154,7 @@ def test_trpo_stays_within_its_trust_region_and_uses_it():
     bounds = jnp.array([1e-4, 1e-2])
 
     def run(bound):
-        sizes = SIZES | {"num_steps": 30, "num_minibatches": 3, "num_value_epochs": 2}
+        sizes = SIZES | {"num_steps": 30, "num_minibatches": 3, "num_value_epochs": 2, "total_steps": 6 * 90}
         algorithm = jaxpg.make("trpo", WALK, WALK.params(), max_divergence=bound, **sizes)
         return jaxpg.train(algorithm, KEY, 6)[1]
 

@@ -139,12 +139,11 @@ def test_a_saved_run_goes_on_to_the_same_bits():
 
 
 def test_the_set_is_given_in_params_or_made():
-    config = configure("plr", plr.PLRConfig, {"num_levels": 5})
-    one, given = split_params("plr", config, ENV, PARAMS)
+    one, given = split_params("plr", configure("plr", plr.PLRConfig, {}), ENV, PARAMS)
     assert_same(given, LEVELS)
     assert one.level.goal.shape == ()
     small, params = cave_escape(7, 12)
-    _, made = split_params("plr", config, small, params)
+    _, made = split_params("plr", configure("plr", plr.PLRConfig, {"num_levels": 5}), small, params)
     assert_same(made, level_set("train", 0, 5, 7))
     # Where hyperparameters are traced, the set is still made on the host.
     make = lambda rate: jaxpg.make("plr", small, params, **{**SMALL, "num_levels": 5, "learning_rate": rate}).init(KEY)
@@ -208,6 +207,7 @@ def test_robust_plr_learns_from_replayed_levels_only():
     run, rows = states("robust_plr", buffer_size=32)
     filled = [float(metrics["replayed"]) for metrics in rows]
     assert filled == [0, 0, 1, 1, 1, 1]
+    assert make("robust_plr", buffer_size=32).learns_from == 3
     assert_same(run[2].learner, run[0].learner)
     assert differs(run[3].learner.params, run[2].learner.params)
     assert run[2].memory.seen.sum() == 16
@@ -219,6 +219,8 @@ def test_plr_of_random_levels_learns_from_new_ones_as_well():
     assert differs(run[1].learner.params, run[0].learner.params)
     assert [float(metrics["buffer_fill"]) for metrics in rows[:2]] == [0.5, pytest.approx(0.75, abs=0.25)]
     assert 0 < np.mean([metrics["replayed"] for metrics in rows]) < 1
+    assert rows[0]["replayed"] == 0
+    assert make("plr", levels="generator", buffer_size=8).learns_from == 2
 
 
 @pytest.mark.parametrize("score", ["value_l1", "grounded_value_l1", "positive_value_loss", "max_mc"])
@@ -250,6 +252,7 @@ def test_sfl_changes_its_buffer_at_the_end_of_a_period():
     run, rows = states("sfl", num_steps=48)
     empty = [not state.memory.current.seen.any() for state in run]
     assert empty == [True] * 3 + [False] * 4
+    assert make("sfl").learns_from == 4
     current = run[3].memory.current
     assert ((current.score > 0) == current.seen).all()
     assert_same(run[4].memory.current, current)

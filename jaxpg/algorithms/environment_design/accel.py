@@ -16,6 +16,7 @@ from jaxtyping import PyTree
 
 from jaxpg.algorithm import Algorithm, Scalar, hyperparameter, register, static
 from jaxpg.algorithms.environment_design.curriculum import (
+    GENERATOR,
     Choice,
     Outcome,
     as_algorithm,
@@ -24,7 +25,7 @@ from jaxpg.algorithms.environment_design.curriculum import (
     where_rows,
 )
 from jaxpg.algorithms.environment_design.level_buffer import LevelBuffer
-from jaxpg.algorithms.environment_design.plr import RobustPLRConfig, replay
+from jaxpg.algorithms.environment_design.plr import RobustPLRConfig, first_replay, replay
 
 
 @struct.dataclass
@@ -32,7 +33,7 @@ class ACCELConfig(RobustPLRConfig):
     """Hyperparameters."""
 
     num_edits: int = static(5, "random edits that make a new level of an old one")
-    new_fraction: Scalar = hyperparameter(0.2, "share of random levels among those looked at (generator)", low=0, high=1)
+    new_fraction: Scalar = hyperparameter(0.2, "share of random levels among those looked at", low=0, high=1, needs=GENERATOR)
 
 
 def edit_levels(env: Any, key: jax.Array, levels: PyTree, num_edits: int) -> PyTree:
@@ -62,4 +63,5 @@ def accel(config: ACCELConfig, env: Any, params: PyTree) -> Algorithm:
         is_new = jax.random.bernoulli(coin_key, config.new_fraction, (config.num_envs,)) | ~choice.learn
         return where_rows(is_new, sample_levels(env, level_key, config.num_envs), edited)
 
-    return as_algorithm(config, env, params, curriculum._replace(propose=propose))
+    curriculum = curriculum._replace(propose=propose)
+    return as_algorithm(config, env, params, curriculum, *first_replay(config, dataset, 2, "nothing is learned"))

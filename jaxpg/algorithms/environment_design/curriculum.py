@@ -22,11 +22,12 @@ from jaxpg.algorithm import Algorithm, InputError, Metrics, Policy, Scalar, fiel
 from jaxpg.algorithms.environment_design import scores
 from jaxpg.algorithms.environment_design.scores import Episodes
 from jaxpg.algorithms.online import a2c, impala, ppo, trpo
-from jaxpg.algorithms.online.ppo import PPOConfig
-from jaxpg.on_policy import ENCODER_HELP, Learner, make_network
+from jaxpg.algorithms.online.ppo import CHUNK_HELP, CLIP_HELP, KL_HELP, LAMBDA_HELP, SURROGATE_HELP, PPOConfig
+from jaxpg.on_policy import ENCODER_HELP, MEMORY, Learner, make_network
 from jaxpg.rollout import Transition, episode_metrics, init_rollout
 from jaxpg_envs.levels import CaveLevel, level_set
 
+DATASET, GENERATOR = {"levels": ("dataset",)}, {"levels": ("generator",)}
 LEVELS_HELP = "begin with a training set, or use the environment's random generator"
 STUDENTS: dict[str, tuple[type, Callable]] = {
     "ppo": (PPOConfig, ppo.make_parts),
@@ -36,31 +37,47 @@ STUDENTS: dict[str, tuple[type, Callable]] = {
 }
 
 
+PPO, JOINT = {"student": ("ppo",)}, {"student": ("ppo", "a2c", "impala")}
+ADVANTAGES = {"student": ("ppo", "a2c", "trpo")}  # which these students estimate with lambda, as scores of levels do
+
+
 @struct.dataclass
-class CurriculumConfig(PPOConfig):
-    """The student's hyperparameters, by default those of DRED, and where levels come from.
+class StudentConfig(PPOConfig):
+    """The student's hyperparameters, by default those of DRED.
 
     Students other than PPO read what they share with it, and have their own defaults for the rest.
     """
 
     student: Literal["ppo", "a2c", "impala", "trpo"] = static("ppo", "the algorithm that learns to act")
-    levels: Literal["dataset", "generator"] = static("dataset", LEVELS_HELP)
-    num_levels: int = static(512, "size of the training set, where params hold no levels of one (CaveEscape-v0)")
-    dataset_seed: int = static(0, "seed of that training set, the same for all agents", low=0)
     total_steps: int = static(5_000_000, "environment steps of the whole run, those nobody learns from included")
     num_envs: int = static(36, "levels played side by side")
     num_steps: int = static(256, "steps on every level and update")
-    num_epochs: int = static(5, "passes over the batch per update")
-    num_minibatches: int = static(1, "gradient steps per pass")
+    num_epochs: int = static(5, "passes over the batch per update", needs=PPO)
+    num_minibatches: int = static(1, "gradient steps per pass", needs={"student": ("ppo", "trpo")})
+    chunk_size: int = static(0, CHUNK_HELP, low=0, needs=PPO | {"memory": ("none",)})
+    surrogate: Literal["clip", "kl"] = static("clip", SURROGATE_HELP, needs=PPO)
     hidden_sizes: tuple[int, ...] = static((32, 32), "hidden layers of actor and critic")
     encoder: Literal["dense", "convolution"] = static("convolution", ENCODER_HELP)
     memory: Literal["none", "gru", "lstm"] = static("lstm", "recurrent cell in front of actor and critic")
-    memory_size: int = static(256, "units of the recurrent cell")
+    memory_size: int = static(256, "units of the recurrent cell", needs=MEMORY)
     normalize_observations: bool = static(False, "divide observations by their running standard deviation")
     normalize_rewards: bool = static(False, "divide rewards by the running standard deviation of returns")
     anneal_learning_rate: bool = static(False, "let the learning rate fall linearly to zero over total_steps")
     learning_rate: Scalar = hyperparameter(1e-4, "step size", low=0)
     discount: Scalar = hyperparameter(0.995, "gamma", low=0, high=1)
+    value_coefficient: Scalar = hyperparameter(0.5, "weight of the value loss", low=0, needs=JOINT)
+    gae_lambda: Scalar = hyperparameter(0.95, LAMBDA_HELP, low=0, high=1, needs=ADVANTAGES)
+    clip_epsilon: Scalar = hyperparameter(0.2, CLIP_HELP, low=0, needs=PPO)
+    kl_coefficient: Scalar = hyperparameter(1.0, KL_HELP, low=0, needs=PPO | {"surrogate": ("kl",)})
+
+
+@struct.dataclass
+class CurriculumConfig(StudentConfig):
+    """And where levels come from."""
+
+    levels: Literal["dataset", "generator"] = static("dataset", LEVELS_HELP)
+    num_levels: int = static(512, "size of the training set, where params hold no levels of one (CaveEscape-v0)", needs=DATASET)
+    dataset_seed: int = static(0, "seed of that training set, the same for all agents", low=0, needs=DATASET)
 
 
 class CurriculumState(NamedTuple):
@@ -130,7 +147,7 @@ class Student(NamedTuple):
     policy: Callable[..., Policy]
 
 
-def make_student(config: CurriculumConfig, env: Any, params: PyTree, num_updates: int) -> Student:
+def make_student(config: StudentConfig, env: Any, params: PyTree, num_updates: int) -> Student:
     """The student that `config.student` names.
 
     Args:
@@ -162,7 +179,9 @@ def make_student(config: CurriculumConfig, env: Any, params: PyTree, num_updates
     return Student(parts.init, play, parts.learn, parts.policy)
 
 
-def as_algorithm(config: CurriculumConfig, env: Any, params: PyTree, curriculum: Curriculum) -> Algorithm:
+def as_algorithm(
+    config: CurriculumConfig, env: Any, params: PyTree, curriculum: Curriculum, learns_from: int = 1, until_then: str = ""
+) -> Algorithm:
     """A student under a curriculum. An update is: choose levels, play, learn, record; propose levels, play, admit."""
     updates = num_updates(config, 1 if curriculum.propose is None else 2)
     student = make_student(config, env, params, updates)
@@ -190,7 +209,7 @@ def as_algorithm(config: CurriculumConfig, env: Any, params: PyTree, curriculum:
     def policy(state: CurriculumState, deterministic: bool = True) -> Policy:
         return student.policy(state.learner, deterministic)
 
-    return Algorithm(init, update, policy, config, steps_per_update(config, curriculum), updates)
+    return Algorithm(init, update, policy, config, steps_per_update(config, curriculum), updates, learns_from, until_then)
 
 
 def steps_per_update(config: CurriculumConfig, curriculum: Curriculum) -> int:
@@ -198,7 +217,7 @@ def steps_per_update(config: CurriculumConfig, curriculum: Curriculum) -> int:
     return (1 if curriculum.propose is None else 2) * config.num_envs * config.num_steps
 
 
-def num_updates(config: CurriculumConfig, rollouts: int) -> int:
+def num_updates(config: StudentConfig, rollouts: int) -> int:
     """Updates of a whole run, of so many rollouts each."""
     return math.ceil(config.total_steps / (rollouts * config.num_envs * config.num_steps))
 
@@ -214,26 +233,45 @@ def where_rows(flags: Bool[Array, " level"], levels: PyTree, others: PyTree) -> 
     return jax.vmap(choose)(flags, levels, others)
 
 
+def single_level(name: str, env: Any, params: PyTree) -> tuple[PyTree, PyTree]:
+    """Parameters with one level, and the levels that they held, if those were several (else None).
+
+    Raises:
+      InputError: the environment has no levels.
+    """
+    if not hasattr(env, "sample_level") or not hasattr(params, "level"):
+        raise InputError(f"{name} chooses levels, but {env.name} has none: choose CaveEscape-v0 or Maze-v0")
+    single = jax.tree.leaves(jax.eval_shape(env.sample_level, jax.random.key(0)))[0]
+    if jnp.ndim(jax.tree.leaves(params.level)[0]) == single.ndim:
+        return params, None
+    levels = jax.tree.map(jnp.asarray, params.level)
+    return params.replace(level=jax.tree.map(lambda x: x[0], levels)), levels
+
+
 def split_params(name: str, config: CurriculumConfig, env: Any, params: PyTree) -> tuple[PyTree, PyTree]:
     """Parameters with one level, and the training set (None if levels come from the generator).
 
     The training set is `params.level` if that holds several levels, else CaveEscape's "train" of `num_levels` levels.
 
     Raises:
-      InputError: the environment has no levels, or no training set of its own and none was given.
+      InputError: the environment has no levels, or no training set of its own and none was given, or a training set is given
+        and one of another size or seed is asked for.
     """
-    if not hasattr(env, "sample_level") or not hasattr(params, "level"):
-        raise InputError(f"{name} chooses levels, but {env.name} has none: choose CaveEscape-v0 or Maze-v0")
-    single = jax.tree.leaves(jax.eval_shape(env.sample_level, jax.random.key(0)))[0]
-    is_stack = jnp.ndim(jax.tree.leaves(params.level)[0]) > single.ndim
-    levels = jax.tree.map(jnp.asarray, params.level) if is_stack else None
-    if config.levels == "dataset" and levels is None:
-        if not isinstance(params.level, CaveLevel):
-            raise InputError(
-                f"{name}: {env.name} has no training set; give levels in params (params.replace(level=levels), stacked "
-                "along a leading axis), or train on random ones (levels = generator)"
-            )
-        with jax.ensure_compile_time_eval():  # also where hyperparameters are traced
-            levels = level_set("train", config.dataset_seed, config.num_levels, params.level.layout.shape[-1])
-    params = params.replace(level=jax.tree.map(lambda x: x[0], levels)) if is_stack else params
-    return params, levels if config.levels == "dataset" else None
+    params, levels = single_level(name, env, params)
+    if config.levels == "generator":
+        return params, None
+    if levels is not None:
+        for field in fields(type(config)):
+            if field.name in ("num_levels", "dataset_seed") and getattr(config, field.name) != field.default:
+                raise InputError(
+                    f"{name}: {field.name} is read only where params hold no training set, but they hold one: "
+                    f"leave {field.name} at {field.default}, or give params with one level"
+                )
+        return params, levels
+    if not isinstance(params.level, CaveLevel):
+        raise InputError(
+            f"{name}: {env.name} has no training set; give levels in params (params.replace(level=levels), stacked "
+            "along a leading axis), or train on random ones (levels = generator)"
+        )
+    with jax.ensure_compile_time_eval():  # also where hyperparameters are traced
+        return params, level_set("train", config.dataset_seed, config.num_levels, params.level.layout.shape[-1])

@@ -34,10 +34,13 @@ from jaxpg.algorithms.environment_design.curriculum import (
 from jaxpg.algorithms.environment_design.level_buffer import LevelBuffer
 from jaxpg.algorithms.environment_design.level_vae import LevelVAE, generate, interpolate, train_vae
 from jaxpg.algorithms.environment_design.plr import measure
+from jaxpg.algorithms.online.ppo import LAMBDA_HELP
 from jaxpg_envs.levels import CaveLevel
 
 NUM_PARENTS = 4  # levels that EL-DRED edits
 VAE_SEED = 20211201  # the same autoencoder for all agents
+
+PAIRS, CODES, EDITS = ({"generation": kinds} for kinds in (("interpolation",), ("interpolation", "prior"), ("edits",)))
 
 
 @struct.dataclass
@@ -50,15 +53,16 @@ class DREDConfig(CurriculumConfig):
     )
     grounded: bool = static(True, "only levels that were solved enter the buffer and are replayed by the second score")
     buffer_size: int = static(4000, "levels that are remembered, those of the set included")
-    num_points: int = static(6, "new levels per pair of levels, both ends included", low=2)
-    num_edits: int = static(5, "random edits of a level (edits)")
-    vae_latent_size: int = static(1024, "length of a level's code")
-    vae_hidden_sizes: tuple[int, ...] = static((2048, 256), "layers of the autoencoder")
-    vae_epochs: int = static(200, "passes over the set")
-    vae_batch_size: int = static(64, "levels per gradient step of the autoencoder")
-    vae_learning_rate: Scalar = hyperparameter(3.976e-4, "step size of the autoencoder", low=0)
-    vae_kl_coefficient: Scalar = hyperparameter(0.0448, "weight of the divergence from the prior", low=0)
+    num_points: int = static(6, "new levels per pair of levels, both ends included", low=2, needs=PAIRS)
+    num_edits: int = static(5, "random edits of a level", needs=EDITS)
+    vae_latent_size: int = static(1024, "length of a level's code", needs=CODES)
+    vae_hidden_sizes: tuple[int, ...] = static((2048, 256), "layers of the autoencoder", needs=CODES)
+    vae_epochs: int = static(200, "passes over the set", needs=CODES)
+    vae_batch_size: int = static(64, "levels per gradient step of the autoencoder", needs=CODES)
+    vae_learning_rate: Scalar = hyperparameter(3.976e-4, "step size of the autoencoder", low=0, needs=CODES)
+    vae_kl_coefficient: Scalar = hyperparameter(0.0448, "weight of the divergence from the prior", low=0, needs=CODES)
     temperature: Scalar = hyperparameter(0.1, "of the ranks of the set's levels", low=1e-3)
+    gae_lambda: Scalar = hyperparameter(0.95, LAMBDA_HELP, low=0, high=1)
     second_temperature: Scalar = hyperparameter(1.0, "of the ranks of all levels", low=1e-3)
     staleness_coefficient: Scalar = hyperparameter(0.3, "share of levels that are replayed by staleness", low=0, high=1)
     eta_start: Scalar = hyperparameter(0.0, "share of the second distribution at the start of training", low=0, high=1)
@@ -142,7 +146,7 @@ def dred(config: DREDConfig, env: Any, params: PyTree) -> Algorithm:
 
     def choose(key: jax.Array, memory: Memory, now: Int[Array, ""]) -> Choice:
         buffer = memory.buffer
-        eta = config.eta_start + (config.eta_end - config.eta_start) * now / updates
+        eta = config.eta_start + (config.eta_end - config.eta_start) * jnp.minimum(now, updates) / updates
         sampled = level_buffer.sample(key, priorities(config, buffer, eta, now), config.num_envs)
         visits = level_buffer.first_to_visit(buffer, config.num_envs)
         slots = jnp.where(level_buffer.to_visit(buffer).any(), visits, sampled)
@@ -201,5 +205,10 @@ def _check(config: DREDConfig, params: PyTree, number: int) -> None:
         raise InputError(f"dred: num_envs = {config.num_envs} does not divide into pairs of num_points = {config.num_points}")
     if config.generation == "interpolation" and 2 * (config.num_envs // config.num_points) > number:
         raise InputError(f"dred: {config.num_envs // config.num_points} pairs of different levels need more than {number}")
+    if config.generation != "edits" and config.vae_batch_size > number:
+        raise InputError(
+            f"dred: vae_batch_size = {config.vae_batch_size} levels per step are more than the training set's {number}: "
+            f"give at most {number}"
+        )
     if config.generation == "edits" and config.num_envs < NUM_PARENTS:
         raise InputError(f"dred: edits of {NUM_PARENTS} levels need num_envs >= {NUM_PARENTS}, got {config.num_envs}")

@@ -10,7 +10,7 @@ direction is always the same.
 """
 
 import math
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,7 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from jaxpg.algorithm import Algorithm, Metrics, Policy, Scalar, hyperparameter, register, static
 from jaxpg.algorithms.environment_design import scores
-from jaxpg.algorithms.environment_design.curriculum import CurriculumConfig, make_student, num_updates, split_params
+from jaxpg.algorithms.environment_design.curriculum import StudentConfig, make_student, num_updates, single_level
 from jaxpg.algorithms.online import ppo
 from jaxpg.algorithms.online.ppo import PPOConfig
 from jaxpg.on_policy import Learner, make_network
@@ -30,10 +30,10 @@ NOISE_SIZE = 50  # of the random vector
 
 
 @struct.dataclass
-class PAIREDConfig(CurriculumConfig):
-    """The students' hyperparameters and the adversary's."""
+class PAIREDConfig(StudentConfig):
+    """The students' hyperparameters and the adversary's, which is trained by PPO whatever they are."""
 
-    levels: Literal["generator"] = static("generator", "the adversary makes them")
+    num_epochs: int = static(5, "passes over the batch per update, of PPO's students and of the adversary")
     num_walls: int = static(25, "walls that the adversary may build, several of them in one place")
     adversary_learning_rate: Scalar = hyperparameter(1e-4, "step size of the adversary", low=0)
     adversary_entropy_coefficient: Scalar = hyperparameter(0.0, "weight of the adversary's entropy bonus", low=0)
@@ -121,7 +121,7 @@ class Building:
 )
 def paired(config: PAIREDConfig, env: Any, params: PyTree) -> Algorithm:
     """Two students, and an adversary that is paid their regret."""
-    params, _ = split_params("paired", config, env, params)
+    params, _ = single_level("paired", env, params)
     updates = num_updates(config, 2)
     student = make_student(config, env, params, updates)
     building = Building(jax.tree.map(lambda x: jnp.zeros_like(jnp.asarray(x)), params.level), config.num_walls)

@@ -13,12 +13,15 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from jaxpg.algorithm import Algorithm, InputError, Metrics, Scalar, hyperparameter, register, static
 from jaxpg.algorithms.environment_design import level_buffer, scores
 from jaxpg.algorithms.environment_design.curriculum import (
+    ADVANTAGES,
+    GENERATOR,
     LEVELS_HELP,
     Choice,
     Curriculum,
@@ -30,27 +33,34 @@ from jaxpg.algorithms.environment_design.curriculum import (
     where_rows,
 )
 from jaxpg.algorithms.environment_design.level_buffer import LevelBuffer
+from jaxpg.algorithms.online.ppo import LAMBDA_HELP
+
+BUFFER_HELP = "levels that are remembered; a training set that is not added to is its own buffer"
+FILL_HELP = "share of the buffer that is filled with new levels first"
+LAMBDA_SCORES = {"score": ("value_l1", "grounded_value_l1", "positive_value_loss")}  # means of advantage estimates
 
 
 @struct.dataclass
 class ReplayConfig(CurriculumConfig):
     """The student's hyperparameters and those of the buffer."""
 
-    buffer_size: int = static(4000, "levels that are remembered; a training set that is not added to is its own buffer")
+    buffer_size: int = static(4000, BUFFER_HELP)
     score: Literal["value_l1", "grounded_value_l1", "positive_value_loss", "max_mc"] = static(
         "value_l1", "what makes a level worth a replay"
     )
     prioritization: Literal["rank", "proportional"] = static("rank", "by the rank of scores, or in proportion to them")
     temperature: Scalar = hyperparameter(0.1, "of prioritisation; the lower, the more the best levels count", low=1e-3)
     staleness_coefficient: Scalar = hyperparameter(0.3, "share of levels that are replayed by staleness", low=0, high=1)
-    minimum_fill: Scalar = hyperparameter(0.5, "share of the buffer that is filled with new levels first", low=0, high=1)
+    minimum_fill: Scalar = hyperparameter(0.5, FILL_HELP, low=0, high=1, needs=GENERATOR)
+    gae_lambda: Scalar = hyperparameter(0.95, LAMBDA_HELP, low=0, high=1, needs=(ADVANTAGES, LAMBDA_SCORES))
 
 
 @struct.dataclass
 class PLRConfig(ReplayConfig):
     """Hyperparameters."""
 
-    replay_probability: Scalar = hyperparameter(0.5, "share of replayed levels (generator)", low=0, high=1)
+    buffer_size: int = static(4000, BUFFER_HELP, needs=GENERATOR)
+    replay_probability: Scalar = hyperparameter(0.5, "share of replayed levels", low=0, high=1, needs=GENERATOR)
 
 
 @struct.dataclass
@@ -110,6 +120,21 @@ def is_ready(config: ReplayConfig, buffer: LevelBuffer) -> Bool[Array, ""]:
     return buffer.seen.mean(dtype=jnp.float32) >= config.minimum_fill
 
 
+def first_replay(config: ReplayConfig, dataset: PyTree, rollouts: int, until_then: str) -> tuple[int, str]:
+    """The update, counted from 1, in which the buffer is filled enough, and words for what holds before it.
+
+    Args:
+      rollouts: of an update, each of which fills `num_envs` slots.
+    """
+    if dataset is not None or isinstance(config.minimum_fill, jax.core.Tracer):
+        return 1, ""
+    per_update = rollouts * config.num_envs
+    filled = np.minimum(per_update * np.arange(config.buffer_size // per_update + 2), config.buffer_size)
+    ready = np.float32(filled / config.buffer_size) >= np.float32(config.minimum_fill)
+    sizes = f"buffer_size = {config.buffer_size}, minimum_fill = {np.float32(config.minimum_fill)}"
+    return 1 + int(np.argmax(ready)), f"{until_then} while the buffer is filled ({sizes})"
+
+
 def measure(buffer: LevelBuffer, choice: Choice, now: Int[Array, ""]) -> Metrics:
     """How full the buffer is, the scores in it, how old they are, and the share of replayed levels."""
     seen = jnp.maximum(buffer.seen.sum(), 1)
@@ -140,10 +165,13 @@ def replay(
       learn_from_new: whether the student learns while the buffer is not ready.
 
     Raises:
-      InputError: more environments than levels.
+      InputError: more environments than levels, or more levels of the dataset than slots.
     """
-    if capacity < config.num_envs:
-        raise InputError(f"num_envs = {config.num_envs} environments need as many levels, but there are {capacity}")
+    number = capacity if dataset is None else jax.tree.leaves(dataset)[0].shape[0]
+    if number > capacity:
+        raise InputError(f"a training set of {number} levels does not fit into buffer_size = {capacity}")
+    if number < config.num_envs:
+        raise InputError(f"num_envs = {config.num_envs} environments need as many levels, but there are {number}")
 
     def init(key: jax.Array) -> LevelBuffer:
         return level_buffer.init_buffer(capacity, jax.eval_shape(env.sample_level, key), dataset)
@@ -185,7 +213,7 @@ def plr(config: PLRConfig, env: Any, params: PyTree) -> Algorithm:
     params, dataset = split_params("plr", config, env, params)
     capacity = config.buffer_size if dataset is None else jax.tree.leaves(dataset)[0].shape[0]
     curriculum = replay(config, env, dataset, capacity, 1.0 - config.replay_probability, learn_from_new=True)
-    return as_algorithm(config, env, params, curriculum)
+    return as_algorithm(config, env, params, curriculum, *first_replay(config, dataset, 1, "no level is replayed"))
 
 
 @register(
@@ -204,4 +232,5 @@ def robust_plr(config: RobustPLRConfig, env: Any, params: PyTree) -> Algorithm:
     def propose(key: jax.Array, buffer: LevelBuffer, choice: Choice, outcome: Outcome) -> PyTree:
         return sample_levels(env, key, config.num_envs)
 
-    return as_algorithm(config, env, params, curriculum._replace(propose=propose))
+    curriculum = curriculum._replace(propose=propose)
+    return as_algorithm(config, env, params, curriculum, *first_replay(config, dataset, 2, "nothing is learned"))

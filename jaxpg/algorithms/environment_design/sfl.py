@@ -112,6 +112,6 @@ def sfl(config: SFLConfig, env: Any, params: PyTree) -> Algorithm:
             "replayed": (choice.slots < config.buffer_size).mean(dtype=jnp.float32),
         }
 
-    return as_algorithm(
-        config, env, params, Curriculum(init=init, choose=choose, propose=propose, admit=admit, measure=measure)
-    )
+    curriculum = Curriculum(init=init, choose=choose, propose=propose, admit=admit, measure=measure)
+    until_then = f"no level comes from the buffer (period = {config.period})"
+    return as_algorithm(config, env, params, curriculum, config.period + 1, until_then)

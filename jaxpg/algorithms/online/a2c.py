@@ -20,8 +20,8 @@ from jaxpg import losses
 from jaxpg.algorithm import Algorithm, Metrics, Scalar, hyperparameter, register, static
 from jaxpg.networks import ActorCritic
 from jaxpg.on_policy import (
+    JointConfig,
     Learner,
-    OnPolicyConfig,
     Parts,
     actor_critic_step,
     as_algorithm,
@@ -33,7 +33,7 @@ from jaxpg.rollout import Transition
 
 
 @struct.dataclass
-class A2CConfig(OnPolicyConfig):
+class A2CConfig(JointConfig):
     """Hyperparameters of A2C."""
 
     num_steps: int = static(5, "steps per environment and update")

@@ -42,9 +42,9 @@ class DQNConfig(OffPolicyConfig):
     epsilon_start: Scalar = hyperparameter(1.0, "probability of a random action at first", low=0, high=1)
     epsilon_end: Scalar = hyperparameter(0.05, "probability of a random action in the end", low=0, high=1)
     exploration_fraction: Scalar = hyperparameter(0.5, "part of the run in which epsilon falls linearly", low=0, high=1)
-    priority_exponent: Scalar = hyperparameter(0.5, "alpha: 0 samples uniformly (prioritized)", low=0)
+    priority_exponent: Scalar = hyperparameter(0.5, "alpha: 0 samples uniformly", low=0, needs={"prioritized": (True,)})
     importance_exponent: Scalar = hyperparameter(
-        0.4, "beta at first; 1, fully corrected, in the end (prioritized)", low=0, high=1
+        0.4, "beta at first; 1, fully corrected, in the end", low=0, high=1, needs={"prioritized": (True,)}
     )
 
 

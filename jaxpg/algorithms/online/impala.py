@@ -20,8 +20,8 @@ from jaxpg.algorithm import Algorithm, Metrics, Scalar, hyperparameter, register
 from jaxpg.networks import ActorCritic
 from jaxpg.on_policy import (
     Experience,
+    JointConfig,
     Learner,
-    OnPolicyConfig,
     Parts,
     actor_critic_step,
     as_algorithm,
@@ -34,7 +34,7 @@ from jaxpg.rollout import RolloutState, Transition
 
 
 @struct.dataclass
-class IMPALAConfig(OnPolicyConfig):
+class IMPALAConfig(JointConfig):
     """Hyperparameters of IMPALA."""
 
     num_steps: int = static(20, "steps per environment and update")

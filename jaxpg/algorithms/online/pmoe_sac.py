@@ -44,7 +44,9 @@ class PMOESACConfig(SACConfig):
     num_experts: int = static(4, "experts K of the mixture")
     estimator: Estimator = static("frequency", "how experts and routing weights are trained")
     evaluation: Literal["sampled_expert_mean", "argmax_expert_mean"] = static(
-        "sampled_expert_mean", "the deterministic policy: the mean of an expert drawn by weight, or of the likeliest one"
+        "sampled_expert_mean",
+        "the deterministic policy: the mean of an expert drawn by weight, or of the likeliest one",
+        needs={"estimator": ("frequency", "frequency_all", "score_ratio", "gumbel", "expectation")},
     )
 
 

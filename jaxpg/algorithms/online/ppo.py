@@ -26,8 +26,8 @@ from jaxpg.gradient_descent import descend, global_norm
 from jaxpg.networks import ActorCritic
 from jaxpg.on_policy import (
     Experience,
+    JointConfig,
     Learner,
-    OnPolicyConfig,
     Parts,
     as_algorithm,
     clipped_adam,
@@ -40,22 +40,24 @@ from jaxpg.on_policy import (
 from jaxpg.rollout import Transition
 from jaxpg.shuffling import shuffled_indices
 
+CHUNK_HELP = "samples whose gradient is computed at once, to the same effect; 0: 1,024 on a CPU, for its caches, all elsewhere"
+SURROGATE_HELP = "clipped ratio (eq. 7) or penalised KL (eq. 8)"
+LAMBDA_HELP = "lambda of the advantage estimates"
+CLIP_HELP = "how far ratio and value may move within an update"
+KL_HELP = "weight of the KL penalty"
+
 
 @struct.dataclass
-class PPOConfig(OnPolicyConfig):
+class PPOConfig(JointConfig):
     """Hyperparameters; one default for discrete and continuous actions."""
 
     num_epochs: int = static(10, "passes over the batch per update")
     num_minibatches: int = static(8, "gradient steps per pass")
-    chunk_size: int = static(
-        0,
-        "samples whose gradient is computed at once, to the same effect; 0: 1,024 on a CPU, for its caches, all elsewhere",
-        low=0,
-    )
-    surrogate: Literal["clip", "kl"] = static("clip", "clipped ratio (eq. 7) or penalised KL (eq. 8)")
-    gae_lambda: Scalar = hyperparameter(0.95, "lambda of the advantage estimates", low=0, high=1)
-    clip_epsilon: Scalar = hyperparameter(0.2, "how far ratio and value may move within an update", low=0)
-    kl_coefficient: Scalar = hyperparameter(1.0, "weight of the KL penalty (surrogate kl)", low=0)
+    chunk_size: int = static(0, CHUNK_HELP, low=0, needs={"memory": ("none",)})
+    surrogate: Literal["clip", "kl"] = static("clip", SURROGATE_HELP)
+    gae_lambda: Scalar = hyperparameter(0.95, LAMBDA_HELP, low=0, high=1)
+    clip_epsilon: Scalar = hyperparameter(0.2, CLIP_HELP, low=0)
+    kl_coefficient: Scalar = hyperparameter(1.0, KL_HELP, low=0, needs={"surrogate": ("kl",)})
 
 
 class Batch(NamedTuple):

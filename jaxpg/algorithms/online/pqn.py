@@ -39,8 +39,10 @@ class PQNConfig:
     num_epochs: int = static(4, "passes over the batch per update")
     num_minibatches: int = static(16, "gradient steps per pass")
     hidden_sizes: tuple[int, ...] = static((128, 128), "hidden layers of the network")
-    activation: Literal["tanh", "relu", "swish"] = static("relu", "activation of the hidden layers")
-    layer_norm: bool = static(True, "normalise the hidden layers, without which Q-learning may diverge here")
+    activation: Literal["tanh", "relu", "swish"] = static("relu", "activation of the hidden layers", needs={"hidden_sizes": ()})
+    layer_norm: bool = static(
+        True, "normalise the hidden layers, without which Q-learning may diverge here", needs={"hidden_sizes": ()}
+    )
     dueling: bool = static(False, "separate heads for the state's value and the actions' advantages")
     normalize_observations: bool = static(False, "divide observations by their running standard deviation")
     anneal_learning_rate: bool = static(True, "let the learning rate fall linearly to zero over total_steps")

@@ -23,9 +23,10 @@ from jaxpg import losses
 from jaxpg.algorithm import Algorithm, Metrics, Scalar, hyperparameter, register, static
 from jaxpg.networks import ActorCritic
 from jaxpg.on_policy import (
+    TIME_LIMIT_HELP,
     Experience,
+    JointConfig,
     Learner,
-    OnPolicyConfig,
     Parts,
     actor_critic_step,
     as_algorithm,
@@ -35,15 +36,19 @@ from jaxpg.on_policy import (
 )
 from jaxpg.rollout import Transition
 
+VALUE = {"baseline": ("value",)}
+
 
 @struct.dataclass
-class REINFORCEConfig(OnPolicyConfig):
+class REINFORCEConfig(JointConfig):
     """Hyperparameters of REINFORCE."""
 
     num_envs: int = static(8, "environments stepped side by side")
     baseline: Literal["value", "mean"] = static("value", "what is subtracted from returns")
+    time_limit: Literal["bootstrap", "terminal", "mask"] = static("bootstrap", TIME_LIMIT_HELP, needs=VALUE)
     learning_rate: Scalar = hyperparameter(3e-3, "step size of Adam", low=0)
     entropy_coefficient: Scalar = hyperparameter(0.001, "weight of the entropy bonus", low=0)
+    value_coefficient: Scalar = hyperparameter(0.5, "weight of the value loss", low=0, needs=VALUE)
 
 
 def make_parts(config: REINFORCEConfig, env: Any, env_params: PyTree, network: ActorCritic) -> Parts:

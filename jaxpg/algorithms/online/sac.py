@@ -41,7 +41,9 @@ class SACConfig(OffPolicyConfig):
     """Hyperparameters."""
 
     automatic_temperature: bool = static(True, "whether the temperature moves towards the target entropy")
-    target_entropy_scale: Scalar = hyperparameter(-1.0, "the target entropy is this times the number of action components")
+    target_entropy_scale: Scalar = hyperparameter(
+        -1.0, "the target entropy is this times the number of action components", needs={"automatic_temperature": (True,)}
+    )
     initial_temperature: Scalar = hyperparameter(1.0, "alpha at first, or always, in units of return per nat", low=1e-8)
     noise_correlation: Scalar = hyperparameter(
         0.0, "correlation, from one step to the next, of the normal noise in actions that explore", low=0, high=1

@@ -32,7 +32,9 @@ class DiscreteSACConfig(OffPolicyConfig):
     gradient_steps: int = static(2, "gradient steps per update, after its environment steps")
     hidden_sizes: tuple[int, ...] = static((64, 64), "hidden layers of every network")
     automatic_temperature: bool = static(True, "whether the temperature moves towards the target entropy")
-    target_entropy_scale: Scalar = hyperparameter(0.7, "the target entropy is this times log(number of actions)")
+    target_entropy_scale: Scalar = hyperparameter(
+        0.7, "the target entropy is this times log(number of actions)", needs={"automatic_temperature": (True,)}
+    )
     initial_temperature: Scalar = hyperparameter(1.0, "alpha at first, or always, in units of return per nat", low=1e-8)
 
 

@@ -22,12 +22,16 @@ from jaxpg.algorithms.quality_diversity.gradients import GradientConfig, Learnin
 from jaxpg.algorithms.quality_diversity.repertoire import Repertoire, sample
 from jaxpg.networks import TanhActor
 
+KERNEL_HELP = "distance of scaled descriptors at which rewards fall to 1/e"
+# Positives alone achieved what they were asked for: no noise, and no distance.
+NEGATIVES = {"ablation": ("none", "relabelled_negatives", "unconditioned_actor")}
+
 
 @struct.dataclass
 class DescriptorConditionedConfig(GradientConfig):
     """Hyperparameters of what both descriptor-conditioned algorithms have."""
 
-    kernel_length: Scalar = hyperparameter(0.1, "distance of scaled descriptors at which rewards fall to 1/e", low=1e-4)
+    kernel_length: Scalar = hyperparameter(0.1, KERNEL_HELP, low=1e-4)
 
 
 @struct.dataclass
@@ -35,7 +39,10 @@ class DCGMapElitesConfig(DescriptorConditionedConfig):
     """Hyperparameters."""
 
     actor_hidden_sizes: tuple[int, ...] = static((256, 256), "hidden layers of the actor")
-    descriptor_noise: Scalar = hyperparameter(0.0004, "noise of the descriptors asked for, in parts of their range", low=0)
+    kernel_length: Scalar = hyperparameter(0.1, KERNEL_HELP, low=1e-4, needs=NEGATIVES)
+    descriptor_noise: Scalar = hyperparameter(
+        0.0004, "noise of the descriptors asked for, in parts of their range", low=0, needs=NEGATIVES
+    )
     ablation: Literal["none", "no_actor_episodes", "relabelled_negatives", "unconditioned_actor"] = static(
         "none",
         "of the paper: positives alone; offspring's steps under other descriptors as negatives; an actor that is not told",

@@ -34,7 +34,7 @@ class QualityDiversityConfig:
     total_steps: int = static(64_000_000, "environment steps of the whole run; an episode counts with its time limit")
     num_cells: int = static(1024, "cells of the repertoire")
     num_offspring: int = static(256, "genotypes that a generation evaluates, each in one episode", low=4)
-    hidden_sizes: tuple[int, ...] = static((128, 128), "hidden layers of the controllers")
+    hidden_sizes: tuple[int, ...] = static((128, 128), "hidden layers of the controllers", needs={"controller": ("network",)})
 
 
 @struct.dataclass
@@ -138,7 +138,8 @@ def as_algorithm(config: QualityDiversityConfig, task: Task, controller: Control
         fittest = jnp.argmax(state.repertoire.fitnesses)
         return Policy(genotypes_at(state.repertoire, fittest), act, jnp.int32(0))
 
-    return Algorithm(init, update, policy, config, steps_per_update, num_updates)
+    until_then = f"genotypes are random (num_offspring = {config.num_offspring})"
+    return Algorithm(init, update, policy, config, steps_per_update, num_updates, 2, until_then)
 
 
 def _additions(emitter: Emitter, added: Array) -> Metrics:

@@ -1,0 +1,74 @@
+"""Settings that nobody reads, from the command line, in sweeps, and in folders that earlier versions left."""
+
+import importlib
+import json
+import shutil
+
+import commands
+import pytest
+
+from jaxpg.algorithm import InputError, fields, lookup
+from jaxpg.experiment.run import load, run
+from jaxpg.experiment.search_space import require_all_read
+
+COMMAND_LINE = importlib.import_module("jaxpg.experiment.command_line")
+KNOWN = {field.name: field for field in fields(lookup("ppo").config_class)}
+
+
+@pytest.fixture
+def old_run(finished_run, tmp_path):
+    """A complete run as an earlier version might have left it: with fields that are not read, or gone."""
+    folder = tmp_path / "old"
+    shutil.copytree(finished_run, folder)
+    description = json.loads((folder / "config.json").read_text())
+    description["config"] |= {"memory_size": 64, "kl_coefficient": 0.5, "gone": 3}
+    (folder / "config.json").write_text(json.dumps(description))
+    return folder
+
+
+def test_a_command_that_sets_what_is_not_read_ends_before_it_makes_a_folder(jaxpg, tmp_path):
+    for arguments, message in (
+        ("train ppo --env CartPole-v1 --out x --set.memory-size 64", "memory_size is read only with memory = gru or lstm"),
+        ("sweep ppo --env CartPole-v1 --out x --grid.memory-size 64,128", "memory_size is read only with memory = gru or lstm"),
+        (
+            "sweep ppo --env CartPole-v1 --out x --random 2 --range.kl-coefficient 0.1,1",
+            "kl_coefficient is read only with surrogate = kl, but surrogate is clip",
+        ),
+        (
+            "sweep ppo --env CartPole-v1 --out x --grid.kl-coefficient 1,2 --grid.surrogate kl,clip",
+            "kl_coefficient is read only with surrogate = kl, but surrogate is clip",
+        ),
+        ("train sac --env Pendulum-v1 --out x --total-steps 500", "the policy learns nothing (learning_starts = 1000"),
+    ):
+        code, stdout, stderr = jaxpg(arguments)
+        assert (code, stdout) == (2, "")
+        assert message in stderr
+        assert not (tmp_path / "x").exists()
+
+
+def test_a_sweep_over_a_choice_and_what_it_needs():
+    swept = [{"surrogate": "kl", "kl_coefficient": value} for value in (0.5, 1.0)]
+    require_all_read("ppo", KNOWN, swept, {})
+    require_all_read("ppo", KNOWN, [{"memory_size": 16}], {"memory": "gru"})
+    with pytest.raises(InputError, match="kl_coefficient is read only with surrogate = kl, but surrogate is clip"):
+        require_all_read("ppo", KNOWN, [{"surrogate": "clip", "kl_coefficient": 1.0}, *swept], {})
+
+
+def test_help_says_when_a_field_is_read(jaxpg):
+    said = " ".join(jaxpg("train ppo --help")[1].replace("│", " ").split())
+    assert "weight of the KL penalty (surrogate = kl)" in said
+
+
+def test_an_old_run_is_loaded_and_continued(old_run):
+    assert load(old_run).algorithm.config.memory_size == 128
+    settings = {"num_seeds": 2, "total_steps": commands.TOTAL_STEPS, **commands.SETTINGS}
+    assert run("ppo", "CartPole-v1", old_run, resume=True, **settings)["num_seeds"] == 2
+    with pytest.raises(InputError, match=r"its learning_rate is 0\.0003"):
+        run("ppo", "CartPole-v1", old_run, resume=True, learning_rate=0.01, **settings)
+
+
+def test_the_configuration_of_an_old_run_can_be_given(jaxpg, monkeypatch, old_run):
+    called = {}
+    monkeypatch.setattr(COMMAND_LINE, "run", lambda *args, **kwargs: called.update(kwargs) or {})
+    assert jaxpg(f"train ppo --env CartPole-v1 --out out --json --config {old_run / 'config.json'}")[0] == 0
+    assert (called["memory_size"], called["kl_coefficient"], called["num_steps"]) == (128, 1.0, 16)

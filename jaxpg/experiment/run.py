@@ -23,6 +23,7 @@ from rich.console import Console
 
 import jaxpg_envs
 from jaxpg.algorithm import Algorithm, InputError, Metrics, Policy, fields, lookup, make
+from jaxpg.counting import LARGE
 from jaxpg.evaluation import evaluate
 from jaxpg.experiment import logs, plots
 from jaxpg.experiment.checkpoints import Checkpoints, digest, to_host, write_atomically
@@ -241,7 +242,7 @@ def _train(
     progress: RunProgress,
 ) -> tuple[PyTree, float]:
     """Runs the remaining chunks; returns the final states and the seconds that training has taken in all."""
-    chunk = max(1, agent.num_updates // CHUNKS)
+    chunk = max(1, min(agent.num_updates // CHUNKS, LARGE))
     first, before = done, seconds
     started = time.perf_counter()
     last_save, save_cost = -float("inf"), 0.0

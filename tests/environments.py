@@ -259,14 +259,18 @@ class Steady(Environment):
 
 
 class Diverging(Walk):
-    """A walk whose simulator turns NaN outside the limit: the episode terminates there or, if `goes_on`, does not."""
+    """A walk whose simulator turns NaN outside the limit: the episode terminates there or, if `goes_on`, does not.
 
-    def params(self, goes_on=False, **others):
-        return {**super().params(**others), "goes_on": jnp.bool_(goes_on)}
+    If `unpaid`, the reward of that step is NaN too.
+    """
+
+    def params(self, goes_on=False, unpaid=False, **others):
+        return {**super().params(**others), "goes_on": jnp.bool_(goes_on), "unpaid": jnp.bool_(unpaid)}
 
     def move(self, key, state, action, params):
         moved, reward, outside = super().move(key, state, action, params)
-        return {**moved, "position": jnp.where(outside, jnp.nan, moved["position"])}, reward, outside & ~params["goes_on"]
+        moved["position"] = jnp.where(outside, jnp.nan, moved["position"])
+        return moved, jnp.where(outside & params["unpaid"], jnp.nan, reward), outside & ~params["goes_on"]
 
 
 class DivergingChoices(Diverging):

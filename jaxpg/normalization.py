@@ -7,10 +7,15 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, ScalarLike
 
 CLIP = 10.0  # in standard deviations
+MOST_BATCHES = 2**20 - 1  # what is older weighs no more than so many of the newest batch
 
 
 class RunningStatistics(NamedTuple):
-    """Mean and variance of everything seen so far; `count` is a weight, in float32."""
+    """Mean and variance of everything seen so far; `count` is a weight, in float32.
+
+    After `MOST_BATCHES` the weight of the past stays as it is: it would outgrow float32, whose sums then stand still, and the
+    two weights of a merge would no longer sum to 1. From then on statistics are exponential moving averages.
+    """
 
     mean: Float[Array, "*feature"]
     variance: Float[Array, "*feature"]
@@ -29,11 +34,12 @@ def update_statistics(statistics: RunningStatistics, batch: Float[Array, "..."])
     """
     axes = tuple(range(batch.ndim - statistics.mean.ndim))
     batch_count = jnp.float32(batch.size / statistics.mean.size)
-    count = statistics.count + batch_count
+    past_count = jnp.minimum(statistics.count, MOST_BATCHES * batch_count)
+    count = past_count + batch_count
     delta = batch.mean(axes) - statistics.mean
     mean = statistics.mean + delta * batch_count / count
     # Weighted variances, not sums of squares: those would outgrow float32 in a long run.
-    old, new = statistics.count / count, batch_count / count
+    old, new = past_count / count, batch_count / count
     variance = old * statistics.variance + new * batch.var(axes) + old * new * jnp.square(delta)
     return RunningStatistics(mean, variance, count)
 

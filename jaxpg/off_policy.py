@@ -17,9 +17,10 @@ from flax import struct
 from jaxtyping import Array, Float, Int, PyTree
 
 from jaxpg.algorithm import Algorithm, InputError, Metrics, Policy, Scalar, hyperparameter, static
+from jaxpg.counting import fraction, has_reached, increment, init_count
 from jaxpg.normalization import RunningStatistics, init_statistics, normalize, update_statistics
 from jaxpg.replay import Buffer, Sample, Step, add, init_buffer, reprioritize, sample
-from jaxpg.rollout import RolloutState, episode_metrics, init_rollout, rollout
+from jaxpg.rollout import RolloutState, episode_metrics, existing_successors, init_rollout, rollout
 from jaxpg.spaces import (
     action_decoder,
     box_bounds,
@@ -63,7 +64,7 @@ class OffPolicyState(NamedTuple):
     observation_statistics: RunningStatistics
     rollout: RolloutState
     buffer: Buffer
-    updates: Int[Array, ""]
+    updates: Int[Array, "*digit"]
 
 
 class Parts(NamedTuple):
@@ -74,7 +75,7 @@ class Parts(NamedTuple):
       explore: `(key, learner, features (env, feature), carry (env, ...), progress) -> (actions (env, ...), carry)`: actions
         as they are stored; progress runs from 0 to 1 with the run.
       learn: `(key, learner, sample, progress) -> (learner, errors (batch,), metrics)`, one gradient step; the errors' size
-        becomes the priority.
+        becomes the priority. Where an episode terminated, the sample's `next_observation` is its last observation again.
       act: `(params, key, features (feature,), carry, deterministic) -> (action, carry)`, the trained policy.
       policy_params: `learner -> params` that `act` reads.
       initial_carry: memory at the start of an episode.
@@ -178,9 +179,11 @@ def as_algorithm(
             f"num_envs * (num_steps + n_step) = {config.num_envs} * ({config.num_steps} + {config.n_step})"
         )
     num_updates = math.ceil(config.total_steps / steps_per_update)
-    first_learning = max(config.learning_starts, config.num_envs * config.n_step)
+    # In updates: environment steps may be too many to be counted.
+    random_updates = math.ceil(config.learning_starts / steps_per_update)
+    first_learning = math.ceil(max(config.learning_starts, config.num_envs * config.n_step) / steps_per_update)
     policy_delay = getattr(config, "policy_delay", 1)
-    learns_from = max(math.ceil(first_learning / steps_per_update), 1) + math.ceil(policy_delay / config.gradient_steps) - 1
+    learns_from = max(first_learning, 1) + math.ceil(policy_delay / config.gradient_steps) - 1
     encode = observation_encoder(env, env_params)
 
     def features_of(statistics: RunningStatistics, observation: PyTree) -> Float[Array, "*batch feature"]:
@@ -195,13 +198,13 @@ def as_algorithm(
         example = Step(start.observation, action, reward, flag, flag, start.observation)
         buffer = init_buffer(example, capacity, config.num_steps, exponents is not None)
         statistics = init_statistics((observation_size(env, env_params),))
-        return OffPolicyState(key, parts.init(learner_key), statistics, start, buffer, jnp.int32(0))
+        return OffPolicyState(key, parts.init(learner_key), statistics, start, buffer, init_count(num_updates))
 
     def update(state: OffPolicyState) -> tuple[OffPolicyState, Metrics]:
         key, act_key, learn_key = jax.random.split(state.key, 3)
-        steps_before = state.updates * steps_per_update
-        progress = jnp.minimum(state.updates / num_updates, 1.0)
-        at_random = steps_before < config.learning_starts
+        progress = fraction(state.updates, num_updates)
+        at_random = ~has_reached(state.updates, random_updates)
+        updates = increment(state.updates)
 
         def act(key: jax.Array, observation: PyTree, carry: PyTree) -> tuple[Array, Array, PyTree]:
             explore_key, random_key = jax.random.split(key)
@@ -225,9 +228,10 @@ def as_algorithm(
             memory = buffer._replace(priorities=priorities)
             beta = exponents[1] + progress * (1.0 - exponents[1]) if exponents else 1.0
             drawn = sample(sample_key, memory, config.batch_size, config.discount, config.n_step, beta)
+            following = existing_successors(drawn.next_observation, drawn.observation, drawn.bootstrap == 0)
             batch = drawn._replace(
                 observation=features_of(statistics, drawn.observation),
-                next_observation=features_of(statistics, drawn.next_observation),
+                next_observation=features_of(statistics, following),
                 reward=config.reward_scale * drawn.reward,
             )
             learner, errors, metrics = parts.learn(learn_key, learner, batch, progress)
@@ -245,10 +249,10 @@ def as_algorithm(
             zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(learn)[2])
             return state.learner, buffer.priorities, zeros
 
-        enough = steps_before + steps_per_update >= first_learning
+        enough = has_reached(updates, first_learning)
         learner, priorities, metrics = jax.lax.cond(any_in_batch(enough), learn, wait)
         buffer = buffer._replace(priorities=priorities)
-        new = OffPolicyState(key, learner, statistics, rollout_state, buffer, state.updates + 1)
+        new = OffPolicyState(key, learner, statistics, rollout_state, buffer, updates)
         return new, metrics | episode_metrics(rollout_state.episodes)
 
     def act(deterministic: bool) -> Callable[..., tuple[Array, PyTree]]:

@@ -16,6 +16,7 @@ from jaxtyping import Array, Bool, Float, PyTree
 
 from jaxpg import losses
 from jaxpg.algorithm import Algorithm, InputError, Metrics, Policy, Scalar, hyperparameter, static
+from jaxpg.counting import fraction, increment, init_count
 from jaxpg.gradient_descent import descend, global_norm
 from jaxpg.networks import (
     MLP,
@@ -38,7 +39,7 @@ from jaxpg.normalization import (
     scale_rewards,
     update_statistics,
 )
-from jaxpg.rollout import RolloutState, Transition, episode_metrics, init_rollout, rollout
+from jaxpg.rollout import RolloutState, Transition, episode_metrics, existing_successors, init_rollout, rollout
 from jaxpg.spaces import (
     SUPPORTED_ACTIONS,
     action_decoder,
@@ -217,10 +218,12 @@ def make_actor(
         def next_values_of(steps: tuple[Any, Any]) -> Float[Array, "*step"]:
             at = lambda tree: jax.tree.map(lambda x: x[steps], tree)
             carry, _ = network.remember(learner.params, at(behaviour.carry), at(features))
-            next_features = features_of(learner.observation_statistics, at(transitions.next_observation))
+            following = existing_successors(*map(at, (transitions.next_observation, transitions.observation, ended)))
+            next_features = features_of(learner.observation_statistics, following)
             return network.value(learner.params, network.remember(learner.params, carry, next_features)[1])
 
         cut = transitions.truncated & ~terminated
+        ended = terminated if config.time_limit == "bootstrap" else transitions.done
         next_values = values_of_successors(values, cut, next_values_of)
         if config.time_limit == "terminal":
             terminated = transitions.done
@@ -344,16 +347,29 @@ def values_of_successors(
     return jax.lax.cond(any_in_batch(alone.sum() > capacity), lambda: evaluate(every), evaluate_few)
 
 
-def learning_rate_schedule(config: Any, gradient_steps_per_update: int) -> Any:
-    """The learning rate for optax: constant, or falling linearly to zero over the run's updates."""
+def scale_by_learning_rate(config: Any, gradient_steps_per_update: int) -> optax.GradientTransformation:
+    """The last part of an optimiser: the learning rate is constant, or falls linearly to zero over the run's updates."""
     if not config.anneal_learning_rate:
-        return config.learning_rate
+        return optax.scale_by_learning_rate(config.learning_rate)
     num_updates = math.ceil(config.total_steps / (config.num_envs * config.num_steps))
+    num_gradient_steps = num_updates * gradient_steps_per_update
 
-    def learning_rate(gradient_steps: Array) -> Array:
-        return config.learning_rate * jnp.maximum(1.0 - gradient_steps // gradient_steps_per_update / num_updates, 0.0)
+    def init(params: PyTree) -> optax.ScaleByScheduleState:
+        del params
+        return optax.ScaleByScheduleState(init_count(num_gradient_steps))
 
-    return learning_rate
+    def update(
+        changes: PyTree, state: optax.ScaleByScheduleState, params: PyTree = None
+    ) -> tuple[PyTree, optax.ScaleByScheduleState]:
+        del params
+        is_number = state.count.ndim == 0
+        # Of so many gradient steps that they do not fit into a number, one update's are next to none.
+        made = (state.count // gradient_steps_per_update, num_updates) if is_number else (state.count, num_gradient_steps)
+        step_size = -config.learning_rate * (1.0 - fraction(*made))
+        changes = jax.tree.map(lambda x: jnp.asarray(step_size, x.dtype) * x, changes)
+        return changes, optax.ScaleByScheduleState(increment(state.count))
+
+    return optax.GradientTransformation(init, update)
 
 
 def clipped_adam(config: OnPolicyConfig, gradient_steps_per_update: int) -> optax.GradientTransformation:
@@ -362,10 +378,8 @@ def clipped_adam(config: OnPolicyConfig, gradient_steps_per_update: int) -> opta
     `eps_root` is far below what changes a step, but without it the derivative of training through a parameter whose gradient
     is zero (a silent rectified unit) would be NaN.
     """
-    schedule = learning_rate_schedule(config, gradient_steps_per_update)
-    return optax.flatten(
-        optax.chain(optax.clip_by_global_norm(config.max_gradient_norm), optax.adam(schedule, eps=1e-5, eps_root=1e-16))
-    )
+    adam = optax.chain(optax.scale_by_adam(eps=1e-5, eps_root=1e-16), scale_by_learning_rate(config, gradient_steps_per_update))
+    return optax.flatten(optax.chain(optax.clip_by_global_norm(config.max_gradient_norm), adam))
 
 
 def actor_critic_step(

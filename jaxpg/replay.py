@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree, ScalarLike
 
 from jaxpg.algorithm import InputError
+from jaxpg.counting import wrap
 
 
 class Step(NamedTuple):
@@ -38,7 +39,7 @@ class Priorities(NamedTuple):
 
 
 class Buffer(NamedTuple):
-    """The rows, how many were ever written, and `Priorities`, `()` for uniform sampling."""
+    """The rows, how many were written (see `counting.wrap`), and `Priorities`, `()` for uniform sampling."""
 
     steps: Step
     count: Int[Array, ""]
@@ -49,7 +50,8 @@ class Sample(NamedTuple):
     """A batch for learning.
 
     The target of a value is `reward + bootstrap * V(next_observation)`: `reward` is the discounted sum over up to n steps,
-    `bootstrap` what the value behind them is discounted by, 0 where the episode terminated. `weight` corrects for priorities.
+    `bootstrap` what the value behind them is discounted by, 0 where the episode terminated. There `next_observation` may be
+    anything, NaN included (see `rollout.existing_successors`). `weight` corrects for priorities.
     """
 
     observation: PyTree[Array, "Observation"]
@@ -99,7 +101,7 @@ def add(buffer: Buffer, steps: Step, n_step: int = 1) -> Buffer:
         raise InputError(f"{time} rows at once do not fit into a ring of {rows}: make the buffer for writes of {time} rows")
     start = buffer.count % rows
     write = lambda old, new: jax.lax.dynamic_update_slice_in_dim(old, new.astype(old.dtype), start, axis=0)
-    count = buffer.count + time
+    count = wrap(buffer.count, rows) + time
     new = Buffer(jax.tree.map(write, buffer.steps, steps), count, buffer.priorities)
     if not isinstance(buffer.priorities, Priorities):
         return new
@@ -162,7 +164,7 @@ def sample(
     return Sample(
         observation=take(buffer.steps.observation, row),
         action=take(buffer.steps.action, row),
-        reward=(powers * goes_on * rewards).sum(0),
+        reward=(powers * jnp.where(goes_on > 0, rewards, 0.0)).sum(0),  # of the next episode not even a NaN
         bootstrap=discount * at_last(jnp.broadcast_to(powers, rewards.shape)) * (1.0 - at_last(terminated)),
         next_observation=take(steps.next_observation, at_last(window)),
         weight=weight,

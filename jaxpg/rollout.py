@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from jaxpg.algorithm import Metrics
@@ -49,6 +50,21 @@ class RolloutState(NamedTuple):
     observation: PyTree
     episodes: EpisodeStatistics
     carry: PyTree = ()
+
+
+def existing_successors(
+    next_observation: PyTree[Array], observation: PyTree[Array], terminated: Bool[Array, "*step"]
+) -> PyTree[Array]:
+    """`next_observation`, but `observation` where the episode terminated.
+
+    Behind a termination is no state, and what a simulator reports there may be NaN. Its value counts with a factor of 0, but 0
+    times NaN is NaN, forwards and, through the network, backwards: it must not be computed from the report.
+    """
+
+    def choose(next_leaf: Array, leaf: Array) -> Array:
+        return jnp.where(terminated.reshape(*terminated.shape, *(1,) * (leaf.ndim - terminated.ndim)), leaf, next_leaf)
+
+    return jax.tree.map(choose, next_observation, observation)
 
 
 def init_rollout(
@@ -109,7 +125,7 @@ def rollout(
 
 def _count(episodes: EpisodeStatistics, reward: Float[Array, " env"], done: Bool[Array, " env"]) -> EpisodeStatistics:
     running_return = episodes.running_return + reward
-    running_length = episodes.running_length + 1
+    running_length = optax.safe_increment(episodes.running_length)
     return EpisodeStatistics(
         running_return=jnp.where(done, 0.0, running_return),
         running_length=jnp.where(done, 0, running_length),

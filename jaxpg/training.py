@@ -54,17 +54,24 @@ def advance(
 
     The number may be traced, so that one program serves pieces of any length and a run cut into pieces is, bit for bit,
     the run in one piece. Means over episodes (`episode_...`) are weighted by the number of `episodes`, which is summed;
-    they are NaN if no episode was completed.
+    they are NaN if no episode was completed. Sums carry along what float32 rounds away, or they would stand still at 2^24.
     """
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(update, state)[1])
 
-    def body(_: Array, carry: tuple[State, Metrics]) -> tuple[State, Metrics]:
-        state, sums = carry
+    def body(_: Array, carry: tuple[State, Metrics, Metrics]) -> tuple[State, Metrics, Metrics]:
+        state, sums, lost = carry
         state, metrics = update(state)
-        return state, {name: sums[name] + _weighted(name, metrics) for name in metrics}
+        terms = {name: lost[name] + _weighted(name, metrics) for name in metrics}
+        new = {name: sums[name] + terms[name] for name in sums}
+        return state, new, {name: _rounded_away(sums[name], terms[name], new[name]) for name in sums}
 
-    state, sums = jax.lax.fori_loop(0, num_updates, body, (state, zeros))
+    state, sums, _ = jax.lax.fori_loop(0, num_updates, body, (state, zeros, zeros))
     return state, {name: _mean(name, sums, num_updates) for name in sums}
+
+
+def _rounded_away(total: Array, term: Array, new: Array) -> Array:
+    """What `new` = total + term lacks (Kahan 1965), 0 where it is not finite."""
+    return jnp.where(jnp.isfinite(new), term - (new - total), jnp.zeros_like(new))
 
 
 def _weighted(name: str, metrics: Metrics) -> Array:

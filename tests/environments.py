@@ -288,3 +288,28 @@ class Steady(Environment):
 
     def action_space(self, params):
         return Box(-2.0, 2.0, (2,))
+
+
+class Diverging(Walk):
+    """A walk whose simulator turns NaN outside the limit: the episode terminates there or, if `goes_on`, does not.
+
+    If `unpaid`, the reward of that step is NaN too.
+    """
+
+    def params(self, goes_on=False, unpaid=False, **others):
+        return {**super().params(**others), "goes_on": jnp.bool_(goes_on), "unpaid": jnp.bool_(unpaid)}
+
+    def move(self, key, state, action, params):
+        moved, reward, outside = super().move(key, state, action, params)
+        moved["position"] = jnp.where(outside, jnp.nan, moved["position"])
+        return moved, jnp.where(outside & params["unpaid"], jnp.nan, reward), outside & ~params["goes_on"]
+
+
+class DivergingChoices(Diverging):
+    """The same with three actions: left, nowhere, right."""
+
+    def move(self, key, state, action, params):
+        return super().move(key, state, jnp.full(self.size, 0.4) * (action - 1), params)
+
+    def action_space(self, params):
+        return Discrete(3)

@@ -95,6 +95,41 @@ def test_every_step_is_drawn_equally_often():
     np.testing.assert_allclose(possible, 60_000 / 24, rtol=0.08)
 
 
+@pytest.mark.parametrize("garbage", [np.nan, np.inf])
+@pytest.mark.parametrize("flag", ["terminated", "truncated"])
+def test_rewards_of_the_next_episode_do_not_count_whatever_they_are(flag, garbage):
+    """The episode ends with step 1; what follows it within the three steps is no number."""
+    past = History(np.ones((6, 1), np.float32), *np.zeros((2, 6, 1), bool))
+    getattr(past, flag)[1] = True
+    past.rewards[2:] = garbage
+    drawn = sample(jax.random.key(0), filled(past, 6), 64, 0.5, 3)
+    first, second = drawn.row == 0, drawn.row == 1
+    assert first.any()
+    assert second.any()
+    np.testing.assert_array_equal(drawn.reward[first], 1.5)
+    np.testing.assert_array_equal(drawn.reward[second], 1.0)
+    assert not np.isfinite(drawn.reward[drawn.row > 1]).any()
+    assert np.isfinite(drawn.bootstrap).all()
+
+
+@pytest.mark.parametrize("prioritized", [False, True])
+def test_a_ring_that_was_written_for_ages_is_that_of_a_few_rounds(prioritized):
+    """Its counter near the limit of int32, and over it: the same rows are written, and the same are drawn."""
+    past, rows = history(40, 2), 10
+    write = quick_jit(lambda buffer, rows: add(buffer, rows, 3))
+    draw = quick_jit(lambda key, buffer: sample(key, buffer, 32, DISCOUNT, 3))
+    young = filled(past, 2 * rows, 2, 3, prioritized)
+    limit = 2**31 - 8
+    assert (limit - int(young.count)) % rows == 0
+    old = young._replace(count=jnp.int32(limit))
+    for t in range(0, 20, 2):
+        young, old = (write(buffer, past.rows(t, t + 2)) for buffer in (young, old))
+        assert old.count > rows
+        for key in jax.random.split(jax.random.key(t), 2):
+            jax.tree.map(np.testing.assert_array_equal, draw(key, old), draw(key, young))
+    jax.tree.map(np.testing.assert_array_equal, old.steps, young.steps)
+
+
 def leaves_of(buffer):
     tree = buffer.priorities.tree
     return tree[tree.size // 2 :]

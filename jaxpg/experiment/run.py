@@ -22,6 +22,7 @@ from rich.console import Console
 
 from jaxpg.algorithm import Algorithm, InputError, Metrics, Policy, make, rebuild
 from jaxpg.algorithms.quality_diversity.memory import Memory, grow_memory
+from jaxpg.counting import LARGE
 from jaxpg.evaluation import evaluate
 from jaxpg.experiment import logs, plots
 from jaxpg.experiment.best import Best, restore_best
@@ -375,7 +376,7 @@ def _train(
 ) -> tuple[PyTree, float]:
     """Runs the remaining chunks; returns the final states and the seconds that training has taken in all."""
     num_seeds, evaluation = description["num_seeds"], description.get("evaluation")
-    chunk = max(1, agent.num_updates // CHUNKS)
+    chunk = max(1, min(agent.num_updates // CHUNKS, LARGE))
     # Updates from one evaluation to the next; the keys are not those of the evaluation at the end.
     every = agent.num_updates if evaluation is None else math.ceil(evaluation["every_steps"] / agent.env_steps_per_update)
     keys = jax.random.fold_in(jax.random.key(description["seed"]), num_seeds + 1)

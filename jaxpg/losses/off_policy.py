@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, ScalarLike
 
 from jaxpg.losses._assertions import assert_same_shape
-from jaxpg.losses.returns import Flags, accumulate, discounts
+from jaxpg.losses.returns import Flags, accumulate, discounts, existing
 
 
 def vtrace(
@@ -59,11 +59,12 @@ def vtrace(
         log_ratio=log_ratio, rewards=rewards, values=values, next_values=next_values, terminated=terminated, truncated=truncated
     )
     ratio = jnp.exp(log_ratio)
-    bootstrap, trace = discounts(terminated, truncated, discount)
+    bootstrap, trace, done = discounts(terminated, truncated, discount)
+    next_values = existing(next_values, terminated)
     deltas = jnp.minimum(rho_clip, ratio) * (rewards + bootstrap * next_values - values)
-    corrections = accumulate(deltas, trace_lambda * trace * jnp.minimum(c_clip, ratio), jnp.zeros_like(deltas[-1]))
+    corrections = accumulate(deltas, trace_lambda * trace * jnp.minimum(c_clip, ratio), done, jnp.zeros_like(deltas[-1]))
     targets = values + corrections
-    following = jnp.concatenate([targets[1:], next_values[-1:]])
+    following = existing(jnp.concatenate([targets[1:], next_values[-1:]]), done)
     # Where the trace ends, only the bootstrap counts.
     successor = bootstrap * next_values + trace_lambda * trace * (following - next_values)
     return jnp.minimum(policy_rho_clip, ratio) * (rewards + successor - values), targets
@@ -110,8 +111,8 @@ def retrace(
         terminated=terminated,
         truncated=truncated,
     )
-    bootstrap, trace = discounts(terminated, truncated, discount)
-    deltas = rewards + bootstrap * next_expected_values - action_values
-    next_ratio = jnp.concatenate([jnp.exp(log_ratio[1:]), jnp.ones_like(log_ratio[-1:])])
-    factors = trace_lambda * trace * jnp.minimum(1.0, next_ratio)
-    return action_values + accumulate(deltas, factors, jnp.zeros_like(deltas[-1]))
+    bootstrap, trace, done = discounts(terminated, truncated, discount)
+    deltas = rewards + bootstrap * existing(next_expected_values, terminated) - action_values
+    next_log_ratio = existing(jnp.concatenate([log_ratio[1:], jnp.zeros_like(log_ratio[-1:])]), done)
+    factors = trace_lambda * trace * jnp.minimum(1.0, jnp.exp(next_log_ratio))
+    return action_values + accumulate(deltas, factors, done, jnp.zeros_like(deltas[-1]))

@@ -11,6 +11,9 @@ apart:
 
 A return never crosses an episode's end. It bootstraps from `next_values` at truncation and at the window's
 end, and does not at termination; where both flags are set, termination wins.
+
+What does not count may be anything, NaN and infinity included: it is selected away, not multiplied by 0, so
+that returns and their gradients stay finite.
 """
 
 import jax
@@ -60,9 +63,9 @@ def generalized_advantage_estimation(
         AssertionError: if the arrays differ in shape (nothing is broadcast).
     """
     assert_same_shape(rewards=rewards, values=values, next_values=next_values, terminated=terminated, truncated=truncated)
-    bootstrap, trace = discounts(terminated, truncated, discount)
-    deltas = rewards + bootstrap * next_values - values
-    advantages = accumulate(deltas, gae_lambda * trace, jnp.zeros_like(deltas[-1]))
+    bootstrap, trace, done = discounts(terminated, truncated, discount)
+    deltas = rewards + bootstrap * existing(next_values, terminated) - values
+    advantages = accumulate(deltas, gae_lambda * trace, done, jnp.zeros_like(deltas[-1]))
     return advantages, advantages + values
 
 
@@ -99,10 +102,11 @@ def lambda_returns(
         AssertionError: if the arrays differ in shape (nothing is broadcast).
     """
     assert_same_shape(rewards=rewards, next_values=next_values, terminated=terminated, truncated=truncated)
-    bootstrap, trace = discounts(terminated, truncated, discount)
+    bootstrap, trace, done = discounts(terminated, truncated, discount)
+    next_values = existing(next_values, terminated)
     # What the trace does not carry on is bootstrapped; the last value as y_time makes the window's end a cut.
     one_step = rewards + (bootstrap - lambda_ * trace) * next_values
-    return accumulate(one_step, lambda_ * trace, next_values[-1])
+    return accumulate(one_step, lambda_ * trace, done, next_values[-1])
 
 
 def monte_carlo_returns(
@@ -133,7 +137,9 @@ def monte_carlo_returns(
     Raises:
         AssertionError: if the arrays differ in shape (nothing is broadcast).
     """
-    return lambda_returns(rewards, next_values, terminated, truncated, discount, 1.0)
+    assert_same_shape(rewards=rewards, next_values=next_values, terminated=terminated, truncated=truncated)
+    cut = jnp.asarray(truncated, bool).at[-1].set(True)
+    return lambda_returns(rewards, existing(next_values, ~cut), terminated, truncated, discount, 1.0)
 
 
 def n_step_returns(
@@ -172,37 +178,44 @@ def n_step_returns(
     if n < 1:
         raise ValueError(f"n-step returns need n >= 1 rewards, got n = {n}")
     assert_same_shape(rewards=rewards, next_values=next_values, terminated=terminated, truncated=truncated)
-    bootstrap, trace = discounts(terminated, truncated, discount)
-    one_step = rewards + bootstrap * next_values
-    done = jnp.asarray(terminated, bool) | jnp.asarray(truncated, bool)
+    bootstrap, trace, done = discounts(terminated, truncated, discount)
+    one_step = rewards + bootstrap * existing(next_values, terminated)
 
     def one_reward_more(_: ScalarLike, returns: Float[Array, "time *batch"]) -> Float[Array, "time *batch"]:
-        extended = rewards[:-1] + trace[:-1] * returns[1:]
+        extended = rewards[:-1] + trace[:-1] * existing(returns[1:], done[:-1])
         # A return that met an end, or the window's, is complete as it is.
         return jnp.concatenate([jnp.where(done[:-1], one_step[:-1], extended), one_step[-1:]])
 
     return jax.lax.fori_loop(0, min(n, rewards.shape[0]) - 1, one_reward_more, one_step)
 
 
+def existing(following: Float[Array, "*batch"], none: Bool[Array, "*batch"] | Float[Array, "*batch"]) -> Float[Array, "*batch"]:
+    """What follows each step, 0 where nothing of its episode does."""
+    return jnp.where(jnp.asarray(none, bool), 0.0, following)
+
+
 def discounts(
     terminated: Flags, truncated: Flags, discount: ScalarLike
-) -> tuple[Float[Array, "time *batch"], Float[Array, "time *batch"]]:
+) -> tuple[Float[Array, "time *batch"], Float[Array, "time *batch"], Bool[Array, "time *batch"]]:
     """Discounts of the successor's value (0 at termination) and of the next return (0 at any episode's
-    end)."""
+    end), and where episodes end."""
     terminated = jnp.asarray(terminated, jnp.float32)
     done = jnp.maximum(terminated, jnp.asarray(truncated, jnp.float32))
-    return discount * (1.0 - terminated), discount * (1.0 - done)
+    return discount * (1.0 - terminated), discount * (1.0 - done), done > 0
 
 
 def accumulate(
-    terms: Float[Array, "time *batch"], factors: Float[Array, "time *batch"], last: Float[Array, "*batch"]
+    terms: Float[Array, "time *batch"],
+    factors: Float[Array, "time *batch"],
+    done: Bool[Array, "time *batch"],
+    last: Float[Array, "*batch"],
 ) -> Float[Array, "time *batch"]:
-    """Solve y_t = terms_t + factors_t * y_{t+1} backwards from y_time = last."""
+    """Solve y_t = terms_t + factors_t * y_{t+1} backwards from y_time = last, y_{t+1} being 0 behind an episode's end."""
 
-    def step(following: Array, now: tuple[Array, Array]) -> tuple[Array, Array]:
-        term, factor = now
-        current = term + factor * following
+    def step(following: Array, now: tuple[Array, Array, Array]) -> tuple[Array, Array]:
+        term, factor, ended = now
+        current = term + factor * existing(following, ended)
         return current, current
 
     last = last.astype(jnp.result_type(terms, factors))
-    return jax.lax.scan(step, last, (terms, factors), reverse=True)[1]
+    return jax.lax.scan(step, last, (terms, factors, done), reverse=True)[1]

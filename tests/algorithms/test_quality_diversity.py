@@ -211,6 +211,27 @@ def test_a_memory_is_a_ring_of_the_valid_rows(writes):
         assert set(np.unique(random_rows(KEY, memory, 200))) == set(range(min(len(written), 5)))
 
 
+def test_a_memory_that_was_written_for_ages_stays_within_its_rows():
+    """Over the limit of int32: what is drawn is there, and rows are written one after the other."""
+    write = quick_jit(remember)
+    memory = init_memory(5, 1)._replace(count=jnp.int32(2**31 - 3))  # the last digit's place: 2^31 - 3 = 0 modulo 5
+    for number in range(9):
+        memory = write(memory, jnp.full((2, 1), float(number)), jnp.array([True, False]))
+        assert memory.rows[number % 5] == number
+        drawn = random_rows(KEY, memory, 200)
+        assert drawn.min() >= 0
+        assert drawn.max() < 5
+        assert set(np.unique(drawn)) == set(range(5))
+
+
+@pytest.mark.parametrize("lost", [[np.nan, 0.5], [0.5, np.inf]])
+def test_who_has_no_finite_descriptor_does_not_get_in(lost):
+    descriptors = jnp.array([lost, [0.5, 0.5]])
+    repertoire, added = ADD(empty(), individuals([1, 2]), jnp.array([9.0, 1.0]), descriptors)
+    assert added.tolist() == [False, True]
+    assert np.isfinite(repertoire.descriptors).all()
+
+
 REMEMBER = quick_jit(remember)
 
 

@@ -23,6 +23,7 @@ from jaxpg.algorithms.environment_design import scores
 from jaxpg.algorithms.environment_design.scores import Episodes
 from jaxpg.algorithms.online import a2c, impala, ppo, trpo
 from jaxpg.algorithms.online.ppo import CHUNK_HELP, CLIP_HELP, KL_HELP, LAMBDA_HELP, SURROGATE_HELP, PPOConfig
+from jaxpg.counting import increment, init_count
 from jaxpg.on_policy import ENCODER_HELP, MEMORY, Learner, make_network
 from jaxpg.rollout import Transition, episode_metrics, init_rollout
 from jaxpg_envs.levels import CaveLevel, level_set
@@ -86,7 +87,7 @@ class CurriculumState(NamedTuple):
     key: jax.Array
     learner: Learner
     memory: PyTree
-    updates: Int[Array, ""]
+    updates: Int[Array, "*digit"]
 
 
 class Outcome(NamedTuple):
@@ -121,6 +122,7 @@ class Curriculum(NamedTuple):
       propose: `(key, memory, choice, outcome) -> levels` to be played without learning from them; None: none are.
       admit: `(memory, levels, outcome, now) -> (memory, metrics)`, of the levels proposed.
       measure: `(memory, choice, now) -> metrics`.
+      period: of what they do every so many updates.
     """
 
     init: Callable[[jax.Array], PyTree]
@@ -129,6 +131,7 @@ class Curriculum(NamedTuple):
     propose: Callable[..., PyTree] | None = None
     admit: Callable[..., tuple[PyTree, Metrics]] | None = None
     measure: Callable[..., Metrics] = lambda memory, choice, now: {}
+    period: int = 1
 
 
 class Student(NamedTuple):
@@ -188,7 +191,7 @@ def as_algorithm(
 
     def init(key: jax.Array) -> CurriculumState:
         key, learner_key, memory_key = jax.random.split(key, 3)
-        return CurriculumState(key, student.init(learner_key), curriculum.init(memory_key), jnp.int32(0))
+        return CurriculumState(key, student.init(learner_key), curriculum.init(memory_key), init_count(updates))
 
     def update(state: CurriculumState) -> tuple[CurriculumState, Metrics]:
         key, choose_key, play_key, learn_key, propose_key, look_key = jax.random.split(state.key, 6)
@@ -204,7 +207,7 @@ def as_algorithm(
             _, judged, _ = student.play(look_key, learner, proposed)
             memory, admission = curriculum.admit(memory, proposed, judged, now)
             metrics |= admission
-        return CurriculumState(key, learner, memory, now + 1), metrics
+        return CurriculumState(key, learner, memory, increment(now, curriculum.period)), metrics
 
     def policy(state: CurriculumState, deterministic: bool = True) -> Policy:
         return student.policy(state.learner, deterministic)

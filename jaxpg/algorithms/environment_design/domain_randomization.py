@@ -42,7 +42,7 @@ def domain_randomization(config: DomainRandomizationConfig, env: Any, params: Py
     """Random levels, new ones or those of a training set."""
     params, dataset = split_params("domain_randomization", config, env, params)
 
-    def choose(key: jax.Array, dataset: PyTree, now: Int[Array, ""]) -> Choice:
+    def choose(key: jax.Array, dataset: PyTree, now: Int[Array, "*digit"]) -> Choice:
         slots = jnp.zeros(config.num_envs, jnp.int32)
         if config.levels == "generator":
             return Choice(sample_levels(env, key, config.num_envs), slots, jnp.bool_(True))

@@ -35,6 +35,7 @@ from jaxpg.algorithms.environment_design.level_buffer import LevelBuffer
 from jaxpg.algorithms.environment_design.level_vae import LevelVAE, generate, interpolate, train_vae
 from jaxpg.algorithms.environment_design.plr import measure
 from jaxpg.algorithms.online.ppo import LAMBDA_HELP
+from jaxpg.counting import fraction
 from jaxpg_envs.levels import CaveLevel
 
 NUM_PARENTS = 4  # levels that EL-DRED edits
@@ -92,7 +93,7 @@ def second_score(
 
 
 def priorities(
-    config: DREDConfig, buffer: LevelBuffer, eta: Float[Array, ""], now: Int[Array, ""] | int
+    config: DREDConfig, buffer: LevelBuffer, eta: Float[Array, ""], now: Int[Array, "*digit"] | int
 ) -> Float[Array, " slot"]:
     """P = (1 - rho) [(1 - eta) P_S + eta P_S'] + rho P_C.
 
@@ -144,15 +145,15 @@ def dred(config: DREDConfig, env: Any, params: PyTree) -> Algorithm:
         decoder = {kind: {"decoder": parts["decoder"]} for kind, parts in variables.items()}
         return Memory(buffer, Autoencoder(decoder, means, deviations))
 
-    def choose(key: jax.Array, memory: Memory, now: Int[Array, ""]) -> Choice:
+    def choose(key: jax.Array, memory: Memory, now: Int[Array, "*digit"]) -> Choice:
         buffer = memory.buffer
-        eta = config.eta_start + (config.eta_end - config.eta_start) * jnp.minimum(now, updates) / updates
+        eta = config.eta_start + (config.eta_end - config.eta_start) * fraction(now, updates)
         sampled = level_buffer.sample(key, priorities(config, buffer, eta, now), config.num_envs)
         visits = level_buffer.first_to_visit(buffer, config.num_envs)
         slots = jnp.where(level_buffer.to_visit(buffer).any(), visits, sampled)
         return Choice(level_buffer.levels_at(buffer, slots), slots, jnp.bool_(True))
 
-    def record(memory: Memory, choice: Choice, outcome: Outcome, now: Int[Array, ""]) -> Memory:
+    def record(memory: Memory, choice: Choice, outcome: Outcome, now: Int[Array, "*digit"]) -> Memory:
         max_returns = outcome.episodes.max_return
         buffer = level_buffer.update_scores(memory.buffer, choice.slots, outcome.value_l1, max_returns, now)
         return memory._replace(buffer=buffer)
@@ -172,7 +173,7 @@ def dred(config: DREDConfig, env: Any, params: PyTree) -> Algorithm:
             codes = interpolate(code_key, means, deviations, config.num_envs // config.num_points, config.num_points)
         return generate(level_key, vae, memory.autoencoder.variables, codes, shape)
 
-    def admit(memory: Memory, levels: PyTree, outcome: Outcome, now: Int[Array, ""]) -> tuple[Memory, Metrics]:
+    def admit(memory: Memory, levels: PyTree, outcome: Outcome, now: Int[Array, "*digit"]) -> tuple[Memory, Metrics]:
         buffer, max_returns = memory.buffer, outcome.episodes.max_return
         score = second_score(config, outcome.value_l1, max_returns)
         enters = (score > 0) & ~level_buffer.to_visit(buffer).any()
@@ -185,7 +186,7 @@ def dred(config: DREDConfig, env: Any, params: PyTree) -> Algorithm:
         }
         return memory._replace(buffer=buffer), metrics
 
-    def measure_memory(memory: Memory, choice: Choice, now: Int[Array, ""]) -> Metrics:
+    def measure_memory(memory: Memory, choice: Choice, now: Int[Array, "*digit"]) -> Metrics:
         generated = ~memory.buffer.is_dataset[choice.slots]
         return measure(memory.buffer, choice, now) | {"generated_played": generated.mean(dtype=jnp.float32)}
 

@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree, ScalarLike
 
+from jaxpg.counting import elapsed, last_digit
+
 
 class LevelBuffer(NamedTuple):
     """Levels and what is known of them.
@@ -85,12 +87,14 @@ def proportional_weights(
     return _normalized(jnp.log(jnp.maximum(scores, 0.0)) / temperature, support)
 
 
-def staleness_weights(buffer: LevelBuffer, support: Bool[Array, " slot"], now: Int[Array, ""] | int) -> Float[Array, " slot"]:
+def staleness_weights(
+    buffer: LevelBuffer, support: Bool[Array, " slot"], now: Int[Array, "*digit"] | int
+) -> Float[Array, " slot"]:
     """Probabilities in proportion to the updates since a level was last played.
 
     Source: Jiang et al. 2021 (arXiv 2010.03934), section 3.
     """
-    return proportional_weights((now - buffer.last_sampled).astype(jnp.float32), support, 1.0)
+    return proportional_weights(elapsed(now, buffer.last_sampled).astype(jnp.float32), support, 1.0)
 
 
 def _normalized(log_weights: Float[Array, " slot"], support: Bool[Array, " slot"]) -> Float[Array, " slot"]:
@@ -124,7 +128,7 @@ def update_scores(
     slots: Int[Array, " n"],
     scores: Float[Array, " n"],
     max_returns: Float[Array, " n"],
-    now: Int[Array, ""] | int,
+    now: Int[Array, "*digit"] | int,
 ) -> LevelBuffer:
     """Notes what came of playing the levels in these slots: the mean score where a slot occurs several times.
 
@@ -138,7 +142,7 @@ def update_scores(
     return buffer._replace(
         score=jnp.where(played, total(scores) / jnp.maximum(times, 1.0), buffer.score),
         max_return=buffer.max_return.at[slots].max(max_returns, mode="drop"),
-        last_sampled=jnp.where(played, jnp.asarray(now, jnp.int32), buffer.last_sampled),
+        last_sampled=jnp.where(played, last_digit(now), buffer.last_sampled),
         seen=buffer.seen | played,
     )
 
@@ -150,7 +154,7 @@ def insert(
     max_returns: Float[Array, " n"],
     priorities: Float[Array, " n"],
     slot_priorities: Float[Array, " slot"],
-    now: Int[Array, ""] | int,
+    now: Int[Array, "*digit"] | int,
 ) -> tuple[LevelBuffer, Bool[Array, " n"]]:
     """Puts new levels into empty slots, then in place of the levels of lowest priority, as long as theirs is higher.
 
@@ -178,7 +182,7 @@ def insert(
         level=jax.tree.map(write, buffer.level, levels),
         score=write(buffer.score, scores),
         max_return=write(buffer.max_return, max_returns),
-        last_sampled=write(buffer.last_sampled, constant(jnp.asarray(now, jnp.int32))),
+        last_sampled=write(buffer.last_sampled, constant(last_digit(now))),
         seen=write(buffer.seen, constant(True)),
         is_dataset=write(buffer.is_dataset, constant(False)),
     )

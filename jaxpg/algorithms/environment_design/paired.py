@@ -22,6 +22,7 @@ from jaxpg.algorithms.environment_design import scores
 from jaxpg.algorithms.environment_design.curriculum import StudentConfig, make_student, num_updates, single_level
 from jaxpg.algorithms.online import ppo
 from jaxpg.algorithms.online.ppo import PPOConfig
+from jaxpg.counting import increment, init_count
 from jaxpg.on_policy import Learner, make_network
 from jaxpg.rollout import init_rollout
 from jaxpg_envs.levels import WALL
@@ -46,7 +47,7 @@ class PAIREDState(NamedTuple):
     learner: Learner
     antagonist: Learner
     adversary: Learner
-    updates: Int[Array, ""]
+    updates: Int[Array, "*digit"]
 
 
 class BuildingState(NamedTuple):
@@ -143,7 +144,7 @@ def paired(config: PAIREDConfig, env: Any, params: PyTree) -> Algorithm:
 
     def init(key: jax.Array) -> PAIREDState:
         key, *keys = jax.random.split(key, 4)
-        return PAIREDState(key, student.init(keys[0]), student.init(keys[1]), adversary.init(keys[2]), jnp.int32(0))
+        return PAIREDState(key, student.init(keys[0]), student.init(keys[1]), adversary.init(keys[2]), init_count(updates))
 
     def build(key: jax.Array, learner: Learner) -> tuple[PyTree, PyTree]:
         """Levels, and the steps that led to them."""
@@ -163,7 +164,7 @@ def paired(config: PAIREDConfig, env: Any, params: PyTree) -> Algorithm:
         antagonist, _ = student.learn(keys[3], state.antagonist, rival_played)
         builder, building_metrics = adversary.learn(learn_key, state.adversary, steps)
         metrics |= learning | {"regret": regret.mean(), "adversary_entropy": building_metrics["entropy"]}
-        return PAIREDState(key, learner, antagonist, builder, state.updates + 1), metrics
+        return PAIREDState(key, learner, antagonist, builder, increment(state.updates)), metrics
 
     def policy(state: PAIREDState, deterministic: bool = True) -> Policy:
         return student.policy(state.learner, deterministic)

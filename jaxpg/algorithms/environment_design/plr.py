@@ -34,6 +34,7 @@ from jaxpg.algorithms.environment_design.curriculum import (
 )
 from jaxpg.algorithms.environment_design.level_buffer import LevelBuffer
 from jaxpg.algorithms.online.ppo import LAMBDA_HELP
+from jaxpg.counting import elapsed
 
 BUFFER_HELP = "levels that are remembered; a training set that is not added to is its own buffer"
 FILL_HELP = "share of the buffer that is filled with new levels first"
@@ -85,7 +86,7 @@ def score_of(config: ReplayConfig, outcome: Outcome, max_returns: Float[Array, "
     return scores.max_mc(outcome.mean_value, max_returns)
 
 
-def priorities(config: ReplayConfig, buffer: LevelBuffer, now: Int[Array, ""]) -> Float[Array, " slot"]:
+def priorities(config: ReplayConfig, buffer: LevelBuffer, now: Int[Array, "*digit"]) -> Float[Array, " slot"]:
     """Probabilities of a replay: (1 - rho) P_score + rho P_staleness, of all levels that were seen.
 
     Source: Jiang et al. 2021 (arXiv 2010.03934), section 3.
@@ -97,7 +98,7 @@ def priorities(config: ReplayConfig, buffer: LevelBuffer, now: Int[Array, ""]) -
 
 
 def update_buffer(
-    config: ReplayConfig, buffer: LevelBuffer, slots: Int[Array, " n"], outcome: Outcome, now: Int[Array, ""]
+    config: ReplayConfig, buffer: LevelBuffer, slots: Int[Array, " n"], outcome: Outcome, now: Int[Array, "*digit"]
 ) -> LevelBuffer:
     """Scores the levels that were played."""
     known = buffer.max_return.at[slots].get(mode="fill", fill_value=-jnp.inf)
@@ -106,7 +107,12 @@ def update_buffer(
 
 
 def insert_levels(
-    config: ReplayConfig, buffer: LevelBuffer, levels: PyTree, outcome: Outcome, is_new: Bool[Array, " n"], now: Int[Array, ""]
+    config: ReplayConfig,
+    buffer: LevelBuffer,
+    levels: PyTree,
+    outcome: Outcome,
+    is_new: Bool[Array, " n"],
+    now: Int[Array, "*digit"],
 ) -> tuple[LevelBuffer, Metrics]:
     """Scores new levels and keeps them in place of those of lower score."""
     score = score_of(config, outcome, outcome.episodes.max_return)
@@ -135,7 +141,7 @@ def first_replay(config: ReplayConfig, dataset: PyTree, rollouts: int, until_the
     return 1 + int(np.argmax(ready)), f"{until_then} while the buffer is filled ({sizes})"
 
 
-def measure(buffer: LevelBuffer, choice: Choice, now: Int[Array, ""]) -> Metrics:
+def measure(buffer: LevelBuffer, choice: Choice, now: Int[Array, "*digit"]) -> Metrics:
     """How full the buffer is, the scores in it, how old they are, and the share of replayed levels."""
     seen = jnp.maximum(buffer.seen.sum(), 1)
     mean = lambda x: jnp.sum(x, where=buffer.seen) / seen
@@ -143,7 +149,7 @@ def measure(buffer: LevelBuffer, choice: Choice, now: Int[Array, ""]) -> Metrics
         "buffer_fill": buffer.seen.mean(dtype=jnp.float32),
         "buffer_score": mean(buffer.score),
         "buffer_solved": mean((buffer.max_return > 0).astype(jnp.float32)),
-        "buffer_staleness": mean((now - buffer.last_sampled).astype(jnp.float32)),
+        "buffer_staleness": mean(elapsed(now, buffer.last_sampled).astype(jnp.float32)),
         "replayed": (choice.slots < buffer.score.size).mean(dtype=jnp.float32),
     }
 
@@ -176,7 +182,7 @@ def replay(
     def init(key: jax.Array) -> LevelBuffer:
         return level_buffer.init_buffer(capacity, jax.eval_shape(env.sample_level, key), dataset)
 
-    def choose(key: jax.Array, buffer: LevelBuffer, now: Int[Array, ""]) -> Choice:
+    def choose(key: jax.Array, buffer: LevelBuffer, now: Int[Array, "*digit"]) -> Choice:
         slot_key, level_key, coin_key = jax.random.split(key, 3)
         sampled = level_buffer.sample(slot_key, priorities(config, buffer, now), config.num_envs)
         if dataset is not None:
@@ -188,13 +194,13 @@ def replay(
         new, old = sample_levels(env, level_key, config.num_envs), level_buffer.levels_at(buffer, sampled)
         return Choice(where_rows(is_new, new, old), jnp.where(is_new, capacity, sampled), ready | learn_from_new)
 
-    def record(buffer: LevelBuffer, choice: Choice, outcome: Outcome, now: Int[Array, ""]) -> LevelBuffer:
+    def record(buffer: LevelBuffer, choice: Choice, outcome: Outcome, now: Int[Array, "*digit"]) -> LevelBuffer:
         buffer = update_buffer(config, buffer, choice.slots, outcome, now)
         if dataset is not None:
             return buffer
         return insert_levels(config, buffer, choice.levels, outcome, choice.slots >= capacity, now)[0]
 
-    def admit(buffer: LevelBuffer, levels: PyTree, outcome: Outcome, now: Int[Array, ""]) -> tuple[LevelBuffer, Metrics]:
+    def admit(buffer: LevelBuffer, levels: PyTree, outcome: Outcome, now: Int[Array, "*digit"]) -> tuple[LevelBuffer, Metrics]:
         return insert_levels(config, buffer, levels, outcome, jnp.ones(config.num_envs, bool), now)
 
     return Curriculum(init=init, choose=choose, record=record, admit=admit, measure=measure)

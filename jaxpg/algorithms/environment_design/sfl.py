@@ -29,6 +29,7 @@ from jaxpg.algorithms.environment_design.curriculum import (
     where_rows,
 )
 from jaxpg.algorithms.environment_design.level_buffer import LevelBuffer
+from jaxpg.counting import last_digit
 
 
 @struct.dataclass
@@ -80,7 +81,7 @@ def sfl(config: SFLConfig, env: Any, params: PyTree) -> Algorithm:
         chosen = jax.random.randint(key, (number,), 0, jax.tree.leaves(memory.dataset)[0].shape[0])
         return jax.tree.map(lambda x: x[chosen], memory.dataset)
 
-    def choose(key: jax.Array, memory: Memory, now: Int[Array, ""]) -> Choice:
+    def choose(key: jax.Array, memory: Memory, now: Int[Array, "*digit"]) -> Choice:
         slot_key, level_key, coin_key = jax.random.split(key, 3)
         buffer = memory.current
         uniform = buffer.seen / jnp.maximum(buffer.seen.sum(), 1)
@@ -93,7 +94,7 @@ def sfl(config: SFLConfig, env: Any, params: PyTree) -> Algorithm:
     def propose(key: jax.Array, memory: Memory, choice: Choice, outcome: Outcome) -> PyTree:
         return jax.tree.map(lambda x: jnp.repeat(x, config.copies, axis=0), new_levels(key, memory, distinct))
 
-    def admit(memory: Memory, levels: PyTree, outcome: Outcome, now: Int[Array, ""]) -> tuple[Memory, Metrics]:
+    def admit(memory: Memory, levels: PyTree, outcome: Outcome, now: Int[Array, "*digit"]) -> tuple[Memory, Metrics]:
         e = jax.tree.map(lambda x: x.reshape(distinct, config.copies), outcome.episodes)
         score = scores.learnability(e.solved.sum(1), e.completed.sum(1))
         priority = jnp.where(score > 0, score, -jnp.inf)
@@ -101,17 +102,17 @@ def sfl(config: SFLConfig, env: Any, params: PyTree) -> Algorithm:
         following, entered = level_buffer.insert(
             memory.next, once, score, e.max_return.max(1), priority, memory.next.score, now
         )
-        is_due = (now + 1) % config.period == 0
+        is_due = (last_digit(now) + 1) % config.period == 0
         turn = lambda new, old: jax.tree.map(lambda n, o: jnp.where(is_due, n, o), new, old)
         metrics = {"admitted": entered.mean(dtype=jnp.float32), "learnability": score.mean()}
         return memory._replace(current=turn(following, memory.current), next=turn(empty(), following)), metrics
 
-    def measure(memory: Memory, choice: Choice, now: Int[Array, ""]) -> Metrics:
+    def measure(memory: Memory, choice: Choice, now: Int[Array, "*digit"]) -> Metrics:
         return {
             "buffer_fill": memory.current.seen.mean(dtype=jnp.float32),
             "replayed": (choice.slots < config.buffer_size).mean(dtype=jnp.float32),
         }
 
-    curriculum = Curriculum(init=init, choose=choose, propose=propose, admit=admit, measure=measure)
+    curriculum = Curriculum(init=init, choose=choose, propose=propose, admit=admit, measure=measure, period=config.period)
     until_then = f"no level comes from the buffer (period = {config.period})"
     return as_algorithm(config, env, params, curriculum, config.period + 1, until_then)

@@ -25,9 +25,9 @@ from jaxpg.on_policy import (
     Parts,
     actor_critic_step,
     as_algorithm,
-    learning_rate_schedule,
     make_actor,
     make_network,
+    scale_by_learning_rate,
 )
 from jaxpg.rollout import Transition
 
@@ -47,7 +47,7 @@ def make_parts(config: A2CConfig, env: Any, env_params: PyTree, network: ActorCr
     actor = make_actor(config, env, env_params, network)
     optimizer = optax.chain(
         optax.clip_by_global_norm(config.max_gradient_norm),
-        optax.rmsprop(learning_rate_schedule(config, 1), decay=0.99, eps=1e-5),
+        optax.chain(optax.scale_by_rms(decay=0.99, eps=1e-5), scale_by_learning_rate(config, 1)),
     )
 
     def learn(key: jax.Array, learner: Learner, transitions: Transition) -> tuple[Learner, Metrics]:

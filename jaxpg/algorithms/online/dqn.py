@@ -18,6 +18,7 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from jaxpg import losses
 from jaxpg.algorithm import Algorithm, Metrics, Scalar, hyperparameter, register, static
+from jaxpg.counting import increment
 from jaxpg.gradient_descent import descend, global_norm
 from jaxpg.networks import DiscreteActionValues
 from jaxpg.off_policy import OffPolicyConfig, Parts, adam, as_algorithm, discrete_actions, move_towards
@@ -107,7 +108,7 @@ def make_parts(
         del key, progress
         gradient, (errors, metrics) = jax.grad(loss, has_aux=True)(learner.params, learner.target_params, batch)
         params, optimizer_state = descend(optimizer, gradient, learner.params, learner.optimizer_state)
-        gradient_steps = learner.gradient_steps + 1
+        gradient_steps = increment(learner.gradient_steps, config.target_period)
         rate = jnp.where(gradient_steps % config.target_period == 0, config.target_ema_rate, 0.0)
         target_params = move_towards(learner.target_params, params, rate)
         metrics |= {"gradient_norm": global_norm(gradient), "parameter_norm": global_norm(params)}

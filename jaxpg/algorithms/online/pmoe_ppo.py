@@ -72,7 +72,8 @@ def pmoe_ppo(config: PMOEPPOConfig, env: Any, params: PyTree) -> Algorithm:
     base = join("pmoe_ppo", config, actor, env, params)
 
     def init(key: jax.Array) -> PyTree:
-        q_params = q.init(jax.random.fold_in(key, 1), jnp.zeros(base.context_size), jnp.zeros(action_size))
+        # 0 to 3 are the keys of the other parts: `fold_in(key, i)` is `split(key)[i]`.
+        q_params = q.init(jax.random.fold_in(key, 4), jnp.zeros(base.context_size), jnp.zeros(action_size))
         return {**base.init(key), "q": q_params}
 
     def distribution(params: PyTree, contexts: Float[Array, "*batch context"]) -> GaussianMixture:

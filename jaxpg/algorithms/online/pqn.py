@@ -19,12 +19,13 @@ from jaxtyping import Array, Float, Int, PyTree
 from jaxpg import losses
 from jaxpg.algorithm import Algorithm, Metrics, Policy, Scalar, hyperparameter, register, static
 from jaxpg.algorithms.online.dqn import annealed_epsilon, epsilon_greedy
+from jaxpg.counting import fraction, increment, init_count
 from jaxpg.gradient_descent import descend, global_norm
 from jaxpg.networks import DiscreteActionValues
 from jaxpg.normalization import RunningStatistics, init_statistics, normalize, update_statistics
 from jaxpg.off_policy import discrete_actions
-from jaxpg.on_policy import learning_rate_schedule, require_divisible, values_of_successors
-from jaxpg.rollout import RolloutState, episode_metrics, init_rollout, rollout
+from jaxpg.on_policy import require_divisible, scale_by_learning_rate, values_of_successors
+from jaxpg.rollout import RolloutState, episode_metrics, existing_successors, init_rollout, rollout
 from jaxpg.shuffling import shuffled_indices
 from jaxpg.spaces import observation_encoder, observation_size
 
@@ -64,7 +65,7 @@ class PQNState(NamedTuple):
     optimizer_state: PyTree
     observation_statistics: RunningStatistics
     rollout: RolloutState
-    updates: Int[Array, ""]
+    updates: Int[Array, "*digit"]
 
 
 @register(
@@ -92,7 +93,7 @@ def pqn(config: PQNConfig, env: Any, env_params: PyTree) -> Algorithm:
     optimizer = optax.flatten(
         optax.chain(
             optax.clip_by_global_norm(config.max_gradient_norm),
-            optax.radam(learning_rate_schedule(config, num_gradient_steps)),
+            optax.chain(optax.scale_by_radam(), scale_by_learning_rate(config, num_gradient_steps)),
         )
     )
 
@@ -105,11 +106,11 @@ def pqn(config: PQNConfig, env: Any, env_params: PyTree) -> Algorithm:
         size = observation_size(env, env_params)
         params = network.init(network_key, jnp.zeros(size))
         start = init_rollout(env_key, env, env_params, config.num_envs)
-        return PQNState(key, params, optimizer.init(params), init_statistics((size,)), start, jnp.int32(0))
+        return PQNState(key, params, optimizer.init(params), init_statistics((size,)), start, init_count(num_updates))
 
     def update(state: PQNState) -> tuple[PQNState, Metrics]:
         key, act_key, shuffle_key = jax.random.split(state.key, 3)
-        epsilon = annealed_epsilon(config, state.updates / num_updates)
+        epsilon = annealed_epsilon(config, fraction(state.updates, num_updates))
 
         def act(key: jax.Array, observation: PyTree, carry: PyTree) -> tuple[Array, tuple[Array, Array], PyTree]:
             values = action_values(state.params, state.observation_statistics, observation)
@@ -120,8 +121,9 @@ def pqn(config: PQNConfig, env: Any, env_params: PyTree) -> Algorithm:
         taken, best_values = t.extras
 
         def best_values_of_successors(steps: tuple[Any, Any]) -> Float[Array, "*step"]:
-            observation = jax.tree.map(lambda x: x[steps], t.next_observation)
-            return action_values(state.params, state.observation_statistics, observation).max(-1)
+            at = lambda tree: jax.tree.map(lambda x: x[steps], tree)
+            following = existing_successors(*map(at, (t.next_observation, t.observation, t.terminated)))
+            return action_values(state.params, state.observation_statistics, following).max(-1)
 
         next_values = values_of_successors(best_values, t.truncated & ~t.terminated, best_values_of_successors)
         targets = losses.lambda_returns(
@@ -151,7 +153,7 @@ def pqn(config: PQNConfig, env: Any, env_params: PyTree) -> Algorithm:
         statistics = state.observation_statistics
         if config.normalize_observations:
             statistics = update_statistics(statistics, encode(t.observation))
-        new = PQNState(key, params, optimizer_state, statistics, rollout_state, state.updates + 1)
+        new = PQNState(key, params, optimizer_state, statistics, rollout_state, increment(state.updates))
         return new, metrics | episode_metrics(rollout_state.episodes)
 
     def act(deterministic: bool) -> Any:

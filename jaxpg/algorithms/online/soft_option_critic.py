@@ -100,7 +100,7 @@ def soft_option_critic(config: OptionCriticConfig, env: Any, env_params: PyTree)
         key: jax.Array, learner: Learner, batch: Sample, progress: Float[Array, ""]
     ) -> tuple[Learner, Float[Array, " batch"], Metrics]:
         del progress
-        actor_key, target_key = jax.random.split(key)
+        actor_key, target_key, arrival_key = jax.random.split(key, 3)
         action, option = batch.action[:, :-1], batch.action[:, -1].astype(jnp.int32)
         temperature = jnp.exp(learner.log_temperature)
 
@@ -113,9 +113,9 @@ def soft_option_critic(config: OptionCriticConfig, env: Any, env_params: PyTree)
             repeated = jnp.broadcast_to(features[:, None], (*fresh.shape[:-1], features.shape[-1]))
             return jax.nn.log_softmax(logits), log_probs, critics.apply(critic_params, repeated, fresh).min(0), ends
 
-        def arrival(params: PyTree, critic_params: PyTree) -> tuple[Array, Array, Array]:
+        def arrival(params: PyTree, critic_params: PyTree, key: jax.Array) -> tuple[Array, Array, Array]:
             """Of the successor: the option's u, the expected u of a new choice, and the probability of ending."""
-            log_weights, log_probs, values, ends = every_option(params, critic_params, target_key, batch.next_observation)
+            log_weights, log_probs, values, ends = every_option(params, critic_params, key, batch.next_observation)
             u = values - temperature * log_probs
             end = jax.nn.sigmoid(losses.value_of_action(ends, option))
             return losses.value_of_action(u, option), (jnp.exp(log_weights) * u).sum(-1), end
@@ -125,7 +125,7 @@ def soft_option_critic(config: OptionCriticConfig, env: Any, env_params: PyTree)
             costs = temperature * log_probs - values
             option_loss = losses.value_of_action(costs, option).mean()
             routing_loss = (jnp.exp(log_weights) * jax.lax.stop_gradient(costs)).sum(-1).mean()
-            stay, renew, end = arrival(params, learner.critics)
+            stay, renew, end = arrival(params, learner.critics, arrival_key)
             gain = jax.lax.stop_gradient(stay - renew + config.deliberation_cost)
             termination_loss = ((batch.bootstrap > 0) * end * gain).mean()
             return option_loss + routing_loss + termination_loss, (losses.value_of_action(log_probs, option), end)
@@ -133,7 +133,7 @@ def soft_option_critic(config: OptionCriticConfig, env: Any, env_params: PyTree)
         (policy_loss, (log_probs, end)), gradient = jax.value_and_grad(loss, has_aux=True)(learner.actor)
         actor_params, actor_optimizer = descend(adam(config), gradient, learner.actor, learner.actor_optimizer)
         log_temperature, temperature_optimizer = step_temperature(config, learner, -log_probs, target_entropy)
-        stay, renew, end_at_arrival = arrival(learner.actor, learner.target_critics)
+        stay, renew, end_at_arrival = arrival(learner.actor, learner.target_critics, target_key)
         targets = batch.reward + batch.bootstrap * ((1.0 - end_at_arrival) * stay + end_at_arrival * renew)
         learner, errors, metrics = step_critics(
             config, learner, lambda params: critics.apply(params, batch.observation, action), targets, batch.weight
@@ -159,8 +159,9 @@ def soft_option_critic(config: OptionCriticConfig, env: Any, env_params: PyTree)
         return choose(params, key, features, carry, deterministic)
 
     def random(key: jax.Array, number: int) -> Float[Array, "number action_and_option"]:
-        option = jax.random.randint(jax.random.fold_in(key, 1), (number, 1), 0, config.num_experts)
-        return jnp.concatenate([actions.random(key, number), option.astype(jnp.float32)], axis=1)
+        action_key, option_key = jax.random.split(key)
+        option = jax.random.randint(option_key, (number, 1), 0, config.num_experts)
+        return jnp.concatenate([actions.random(action_key, number), option.astype(jnp.float32)], axis=1)
 
     def to_env(action: Float[Array, "*batch n"]) -> Array:
         return actions.to_env(action[..., : actions.size])

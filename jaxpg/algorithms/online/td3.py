@@ -20,6 +20,7 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from jaxpg import losses
 from jaxpg.algorithm import Algorithm, Metrics, Scalar, hyperparameter, register, static
+from jaxpg.counting import increment
 from jaxpg.gradient_descent import descend, global_norm
 from jaxpg.networks import Critics, TanhActor
 from jaxpg.off_policy import OffPolicyConfig, Parts, adam, as_algorithm, bounded_actions, correlated_noise, move_towards
@@ -100,7 +101,7 @@ def deterministic_actor_critic(
 
         gradient, values = jax.grad(critic_loss, has_aux=True)(learner.critics)
         new_critics, critic_optimizer = descend(optimizer, gradient, learner.critics, learner.critic_optimizer)
-        gradient_steps = learner.gradient_steps + 1
+        gradient_steps = increment(learner.gradient_steps, policy_delay)
         learner = learner._replace(critics=new_critics, critic_optimizer=critic_optimizer, gradient_steps=gradient_steps)
 
         def actor_loss(params: PyTree) -> Float[Array, ""]:

@@ -110,7 +110,7 @@ def cma_me(config: CMAMEConfig, env: Any, params: PyTree) -> Algorithm:
     ) -> tuple[Strategies, Metrics]:
         tell_key, elite_key, begin_key, ask_key = jax.random.split(key, 4)
         elites = strategies.fitnesses[nearest(repertoire.centroids, episodes.descriptors)]
-        fitnesses = jnp.where(jnp.isnan(episodes.descriptors).any(1), jnp.nan, episodes.fitnesses)
+        fitnesses = jnp.where(jnp.isfinite(episodes.descriptors).all(1), episodes.fitnesses, jnp.nan)
         ranks, improves = jax.vmap(improvement_ranks)(fitnesses.reshape(number, -1), elites.reshape(number, -1))
         tell = lambda key, offspring, ranks, state: strategy.tell(key, offspring, ranks, state, options)[0]
         told = jax.vmap(tell)(jax.random.split(tell_key, number), strategies.offspring, ranks, strategies.states)

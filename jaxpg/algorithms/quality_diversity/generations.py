@@ -24,6 +24,7 @@ from jaxpg.algorithms.quality_diversity.repertoire import (
     unit_centroids,
 )
 from jaxpg.algorithms.quality_diversity.variation import isoline
+from jaxpg.counting import increment
 from jaxpg.transforms import any_in_batch
 
 
@@ -126,7 +127,7 @@ def as_algorithm(config: QualityDiversityConfig, task: Task, controller: Control
         targets = jnp.where(jnp.isnan(targets), episodes.descriptors, targets)
         learned, metrics = emitter.learn(learn_key, state.emitter, repertoire, episodes, targets)
         metrics = metrics | score(repertoire) | _additions(emitter, added) | _episode_metrics(episodes)
-        return QualityDiversityState(key, repertoire, learned, state.updates + 1), metrics
+        return QualityDiversityState(key, repertoire, learned, increment(state.updates)), metrics
 
     def act(genotype: PyTree, key: jax.Array, observation: PyTree, time: Int[Array, ""]) -> tuple[Array, Int[Array, ""]]:
         del key

@@ -28,6 +28,7 @@ from jaxpg.algorithms.quality_diversity.repertoire import Repertoire, genotypes_
 from jaxpg.algorithms.quality_diversity.variation import policy_gradient
 from jaxpg.networks import Critics, TanhActor
 from jaxpg.replay import Sample
+from jaxpg.rollout import existing_successors
 
 
 @struct.dataclass
@@ -137,12 +138,15 @@ def gradients(
         bootstrap = 1.0 - steps.terminated
         parts = (join(steps.features, asked), join(steps.next_features, asked), steps.action)
         rows = jnp.concatenate([*parts, (scale * steps.reward)[..., None], bootstrap[..., None]], axis=-1)
-        return remember(memory, rows.reshape(-1, sum(sizes)), steps.valid.ravel())
+        # Nothing can be learned of descriptors from an episode that achieved none.
+        valid = steps.valid & (jnp.isfinite(achieved).all(-1) if conditioned else True)
+        return remember(memory, rows.reshape(-1, sum(sizes)), valid.ravel())
 
     def as_sample(rows: Float[Array, "batch width"]) -> Sample:
         observation, next_observation, action, reward, bootstrap = jnp.split(rows, np.cumsum(sizes)[:-1], axis=-1)
         weight, index = jnp.ones(len(rows)), jnp.zeros(len(rows), jnp.int32)
         bootstrap = config.discount * bootstrap[:, 0]
+        next_observation = existing_successors(next_observation, observation, bootstrap == 0)
         return Sample(observation, action, reward[:, 0], bootstrap, next_observation, weight, index, index)
 
     def train(key: jax.Array, learning: Learning) -> tuple[Learning, Metrics]:

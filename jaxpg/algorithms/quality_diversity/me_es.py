@@ -9,6 +9,7 @@ and not 30; observations are not normalised. Of the official code's rules for wh
 paper's experiments, these are `best_or_uniform` for fitness and `novelty_bias` for novelty.
 """
 
+import math
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -27,6 +28,7 @@ from jaxpg.algorithms.quality_diversity.generations import (
     untargeted,
 )
 from jaxpg.algorithms.quality_diversity.repertoire import Repertoire, genotypes_at
+from jaxpg.counting import increment
 from jaxpg.gradient_descent import descend
 from jaxpg.transforms import any_in_batch
 
@@ -162,7 +164,7 @@ def me_es(config: MEESConfig, env: Any, params: PyTree) -> Algorithm:
         achieved = jnp.where(began, strategy.achieved.at[place].set(episodes.descriptors[0]), strategy.achieved)
         samples = episodes.descriptors[1:]
         values = jnp.where(exploring, novelty(samples, achieved), episodes.fitnesses[1:])
-        unknown = jnp.isnan(episodes.fitnesses[1:]) | jnp.isnan(samples).any(1)
+        unknown = jnp.isnan(episodes.fitnesses[1:]) | ~jnp.isfinite(samples).all(1)
         ascent = ascent_direction(jnp.where(unknown, -jnp.inf, values).reshape(2, pairs), strategy.noise)
         gradient = jax.tree.map(lambda step, x: config.weight_decay * x - step, ascent, strategy.mean)
         stepped, optimizer_state = descend(optimizer, gradient, strategy.mean, strategy.optimizer_state)
@@ -182,7 +184,7 @@ def me_es(config: MEESConfig, env: Any, params: PyTree) -> Algorithm:
             latest=choose(began, stepped, elite),
             noise=draw_noise(noise_key, elite),
             achieved=achieved,
-            steps=strategy.steps + 1,
+            steps=increment(strategy.steps, math.lcm(2 * config.generations_per_elite, MEANS)),
         )
         return learned, {"explores": (began & exploring).astype(jnp.float32)}
 

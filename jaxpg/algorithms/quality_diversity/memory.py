@@ -10,10 +10,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxpg.algorithm import InputError
+from jaxpg.counting import wrap
 
 
 class Memory(NamedTuple):
-    """The rows, one long vector each, so that a minibatch is one gather; and how many were ever written."""
+    """The rows, one long vector each, so that a minibatch is one gather; and how many were written (see `counting.wrap`)."""
 
     rows: Float[Array, "capacity width"]
     count: Int[Array, ""]
@@ -41,10 +42,11 @@ def grow_memory(memory: Memory, capacity: int) -> Memory:
 def remember(memory: Memory, rows: Float[Array, "row width"], valid: Bool[Array, " row"]) -> Memory:
     """Writes the valid rows over the oldest ones."""
     capacity = len(memory.rows)
-    place = (memory.count + jnp.cumsum(valid) - 1) % capacity
+    count = wrap(memory.count, capacity)
+    place = (count + jnp.cumsum(valid) - 1) % capacity
     # Out of range: dropped.
     written = memory.rows.at[jnp.where(valid, place, capacity)].set(rows, mode="drop", unique_indices=True)
-    return Memory(written, memory.count + valid.sum())
+    return Memory(written, count + valid.sum())
 
 
 def random_rows(key: jax.Array, memory: Memory, *shape: int) -> Int[Array, "..."]:

@@ -82,11 +82,11 @@ def add(
 ) -> tuple[Repertoire, Bool[Array, " offspring"]]:
     """Puts each offspring into its cell if it is fitter than what is there, and says which got in.
 
-    Of several for one cell the fittest gets in, of equally fit ones the first, whole. Who has no fitness or no descriptor
-    (NaN) does not.
+    Of several for one cell the fittest gets in, of equally fit ones the first, whole. Who has no fitness (NaN) or no finite
+    descriptor does not.
     """
     num_cells, number = len(repertoire.fitnesses), len(fitnesses)
-    fitnesses = jnp.where(jnp.isnan(fitnesses) | jnp.isnan(descriptors).any(1), -jnp.inf, fitnesses)
+    fitnesses = jnp.where(jnp.isnan(fitnesses) | ~jnp.isfinite(descriptors).all(1), -jnp.inf, fitnesses)
     cells = nearest(repertoire.centroids, descriptors)
     best = jax.ops.segment_max(fitnesses, cells, num_cells)[cells]
     candidate = (fitnesses == best) & (fitnesses > repertoire.fitnesses[cells])

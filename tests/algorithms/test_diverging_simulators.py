@@ -1,0 +1,183 @@
+"""A simulator that turns NaN and terminates: every family trains on. One that turns NaN and goes on: a metric says so."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from checks import numbers, quick_jit, row
+from environments import Diverging, DivergingChoices
+
+import jaxpg
+from jaxpg.experiment.run import faults
+from jaxpg.rollout import existing_successors
+from jaxpg_envs.cave_escape import cave_escape
+from jaxpg_envs.grid_world import GridWorld
+from jaxpg_envs.point_omni import PointOmni
+
+KEY = jax.random.key(0)
+CONTINUOUS, DISCRETE = Diverging(), DivergingChoices()
+ROLLOUT = {"num_envs": 4, "num_steps": 8, "hidden_sizes": (4,), "total_steps": 10_000}
+BATCHES = ROLLOUT | {"num_minibatches": 2}
+REPLAY = {"num_envs": 4, "num_steps": 4, "batch_size": 16, "hidden_sizes": (4,), "gradient_steps": 2, "learning_starts": 16}
+REPLAY |= {"total_steps": 10_000, "buffer_size": 64, "n_step": 3, "normalize_observations": True}
+RUNS = {
+    "ppo": (CONTINUOUS, BATCHES),
+    "ppo, mask": (CONTINUOUS, BATCHES | {"time_limit": "mask"}),
+    "ppo, terminal": (CONTINUOUS, BATCHES | {"time_limit": "terminal"}),
+    "ppo, lstm": (CONTINUOUS, BATCHES | {"memory": "lstm", "memory_size": 4}),
+    "pmoe_ppo": (CONTINUOUS, BATCHES),
+    "trpo": (CONTINUOUS, BATCHES),
+    "a2c": (DISCRETE, ROLLOUT),
+    "impala": (DISCRETE, ROLLOUT),
+    "reinforce": (DISCRETE, ROLLOUT),
+    "reinforce, mean": (DISCRETE, ROLLOUT | {"baseline": "mean"}),
+    "pqn": (DISCRETE, BATCHES | {"normalize_observations": True}),
+    "dqn": (DISCRETE, REPLAY),
+    "dqn, prioritized": (DISCRETE, REPLAY | {"prioritized": True}),
+    "qr_dqn": (DISCRETE, REPLAY),
+    "sac_discrete": (DISCRETE, REPLAY),
+    "ddpg": (CONTINUOUS, REPLAY),
+    "td3": (CONTINUOUS, REPLAY),
+    "sac": (CONTINUOUS, REPLAY),
+    "pmoe_sac": (CONTINUOUS, REPLAY),
+    "soft_option_critic": (CONTINUOUS, REPLAY),
+}
+
+
+def train(make, *variants, updates=8):
+    """States and the metrics of every update, of all variants in one compilation, leaves (variant, ...)."""
+
+    def run(variant):
+        algorithm = make(variant)
+        return jax.lax.scan(lambda state, _: algorithm.update(state), algorithm.init(KEY), None, updates)
+
+    return quick_jit(jax.vmap(run))(jax.tree.map(lambda *leaves: jnp.stack(leaves), *variants))
+
+
+def faulty(metrics):
+    """Names of the metrics that stop a run."""
+    return {name for name, stops in faults({name: np.asarray(x) for name, x in metrics.items()}).items() if stops.any()}
+
+
+def is_finite(tree):
+    return all(np.isfinite(x).all() for x in jax.tree.leaves(numbers(tree)) if np.issubdtype(x.dtype, np.floating))
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_a_simulator_that_diverges_stops_the_run_unless_it_terminates(name):
+    env, fields = RUNS[name]
+    variants = [env.params(time_limit=6, **ending) for ending in ({}, {"goes_on": True}, {"unpaid": True})]
+    make = lambda params: jaxpg.make(name.split(",")[0], env, params, **fields)
+    states, metrics = train(make, *variants)
+    assert (metrics["episodes"].sum(1) > 0).all()
+    assert not faulty(row(metrics, 0))
+    state = row(states, 0)
+    assert is_finite(state.params if name == "pqn" else state.learner)
+    assert is_finite(state.observation_statistics if hasattr(state, "observation_statistics") else ())
+    if hasattr(state, "buffer"):
+        assert np.isnan(state.buffer.steps.next_observation).any(), "what the environment reported is kept as it was"
+    assert faulty(row(metrics, 1)), "it goes on"
+    assert "episode_return" in faulty(row(metrics, 2)), "a reward that is no number counts wherever it is paid"
+
+
+# --- Quality diversity and curricula --------------------------------------------------------------------------------------
+
+
+class Abyss(PointOmni):
+    """Where x passes 0.01 the simulator breaks: observation, and if `lost` the descriptor, are NaN; the episode terminates."""
+
+    lost = False
+
+    def step_env(self, key, state, action, params):
+        observation, state, reward, _, info = super().step_env(key, state, action, params)
+        broken = state.position[0] > 0.01
+        descriptor = jnp.where(broken & self.lost, jnp.nan, info["descriptor"])
+        return jnp.where(broken, jnp.nan, observation), state, reward, broken, info | {"descriptor": descriptor}
+
+
+class Lost(Abyss):
+    lost = True
+
+
+LEARNING = {"critic_hidden_sizes": (4,), "critic_steps": 3, "policy_gradient_steps": 2, "batch_size": 16}
+SEARCH = {"num_cells": 16, "num_offspring": 8, "hidden_sizes": (4,), "total_steps": 8 * 6 * 20}
+SEARCHES = {
+    "map_elites": {},
+    "cma_me": {"num_emitters": 2},
+    "me_es": {"num_offspring": 9, "generations_per_elite": 2, "sigma": 0.1},
+    "pga_map_elites": LEARNING,
+    "dcg_map_elites": LEARNING | {"actor_hidden_sizes": (4,)},
+    "dcrl_map_elites": LEARNING,
+}
+
+
+@pytest.mark.parametrize("name", SEARCHES)
+def test_a_search_goes_on_where_controllers_break_the_simulator(name):
+    env = Abyss() if name == "dcg_map_elites" else Lost()  # without a descriptor there would be nothing to learn from
+    params = env.default_params.replace(max_steps_in_episode=6, half_width=0.2)
+    make = lambda _: jaxpg.make(name, env, params, **SEARCH | SEARCHES[name])
+    states, metrics = train(make, jnp.int32(0), updates=4)
+    assert not faulty(metrics)
+    assert metrics["episode_length"].min() < 6
+    repertoire = states.repertoire
+    assert is_finite((repertoire.genotypes, repertoire.descriptors, repertoire.fitnesses[repertoire.fitnesses > -np.inf]))
+    if hasattr(states.emitter, "learner"):
+        assert is_finite(states.emitter.learner)
+
+
+class Collapsing(GridWorld):
+    """An episode terminates after three steps in a cave that is NaN."""
+
+    def step_env(self, key, state, action, params):
+        observation, state, reward, _, info = super().step_env(key, state, action, params)
+        ended = state.time >= 3
+        return jax.tree.map(lambda x: jnp.where(ended, jnp.nan, x), observation), state, reward, ended, info
+
+
+@pytest.mark.parametrize("name", ["plr", "paired"])
+def test_a_curriculum_goes_on_where_levels_break_the_simulator(name):
+    cave, params = cave_escape(5, 12)
+    env = Collapsing.__new__(Collapsing)
+    env.__dict__.update(cave.__dict__)
+    params = params.replace(level=jax.vmap(cave.sample_level)(jax.random.split(KEY, 6)))
+    sizes = {"num_envs": 4, "num_steps": 8, "num_epochs": 1, "hidden_sizes": (4,), "memory": "none", "total_steps": 4096}
+    sizes |= {"num_walls": 3} if name == "paired" else {}
+    states, metrics = train(lambda _: jaxpg.make(name, env, params, **sizes), jnp.int32(0), updates=3)
+    assert metrics["episodes"].sum() > 0
+    assert not faulty(metrics)
+    assert is_finite(states.learner)
+
+
+# --- Gradients through the successor --------------------------------------------------------------------------------------
+
+
+def test_the_gradient_of_a_value_behind_a_termination_is_zero():
+    """What a product with 0 would not do: 0 times NaN is NaN in the backward pass as well."""
+    observation = {"a": jnp.array([[1.0, 2.0], [3.0, 4.0]]), "b": jnp.array([1.0, 2.0])}
+    following = {"a": jnp.array([[jnp.nan, jnp.inf], [5.0, 6.0]]), "b": jnp.array([jnp.nan, 3.0])}
+    terminated = jnp.array([True, False])
+
+    def target(weights):
+        seen = existing_successors(following, observation, terminated)
+        value = jnp.tanh(seen["a"] @ weights + seen["b"])
+        return (jnp.ones(2) + (1.0 - terminated) * value).sum()
+
+    weights = jnp.array([0.1, -0.2])
+    expected = jax.grad(lambda w: jnp.tanh(jnp.array([5.0, 6.0]) @ w + 3.0))(weights)
+    np.testing.assert_allclose(jax.grad(target)(weights), expected, rtol=1e-6)
+
+
+def test_training_can_be_differentiated_where_the_simulator_broke():
+    """A meta-gradient goes through the values of successors, also of those that there are not."""
+    env, fields = RUNS["a2c"]
+    params = env.params(time_limit=6)
+
+    def loss(discount):
+        algorithm = jaxpg.make("a2c", env, params, **fields, discount=discount)
+        state, metrics = jax.lax.scan(lambda state, _: algorithm.update(state), algorithm.init(KEY), None, 4)
+        return sum(jnp.square(x).sum() for x in jax.tree.leaves(state.learner.params)), metrics["episodes"].sum()
+
+    gradient, episodes = quick_jit(jax.grad(loss, has_aux=True))(0.9)
+    assert episodes > 0
+    assert np.isfinite(gradient)
+    assert gradient != 0

@@ -24,7 +24,8 @@ from jaxpg.algorithms.environment_design.curriculum import (
     where_rows,
 )
 from jaxpg.algorithms.environment_design.level_buffer import LevelBuffer
-from jaxpg.algorithms.environment_design.plr import RobustPLRConfig, replay
+from jaxpg.algorithms.environment_design.plr import replay
+from jaxpg.algorithms.environment_design.robust_plr import RobustPLRConfig
 
 
 @struct.dataclass

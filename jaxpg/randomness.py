@@ -32,4 +32,10 @@ def threefry_2x32(key0: jax.Array, key1: jax.Array, count0: jax.Array, count1: j
     return x, y
 
 
-mlir.register_lowering(threefry2x32_p, mlir.lower_fun(threefry_2x32, multiple_results=True), platform="cpu")
+def use_fast_random_bits() -> None:
+    """From now on, whatever this process compiles for a CPU draws its random bits by `threefry_2x32`.
+
+    The command line calls it; a script or notebook may, before it compiles. It is not for a process that times other libraries
+    beside jaxpg, since they would profit too.
+    """
+    mlir.register_lowering(threefry2x32_p, mlir.lower_fun(threefry_2x32, multiple_results=True), platform="cpu")

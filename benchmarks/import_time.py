@@ -3,8 +3,8 @@
 Each is a process of its own; user and system time together, medians over rounds in which they take turns with `import jax`.
 
 Before algorithms, distributions and pictures were imported by their first use, they took 1.9, 3.3 and 3.4 seconds where
-`import jax` takes 0.7 (Python 3.11, JAX 0.10). Expected is at most half of that for the first two; seconds depend on the machine,
-so the claims are ratios to `import jax`: 2.7 and 4.7 then.
+`import jax` takes 0.7 (Python 3.11, JAX 0.10). Expected is at most half of that for the first two. Seconds depend on the
+machine, so the claims are ratios to `import jax`: 2.7 and 4.7 then.
 """
 
 import os

@@ -21,6 +21,7 @@ from rich.table import Table
 from jaxpg.algorithm import REGISTRY, Field, InputError, fields, lookup, unknown
 from jaxpg.experiment.devices import cache_compiled_programs, use_cpu_devices
 from jaxpg.experiment.errors import RunError
+from jaxpg.randomness import use_fast_random_bits
 from jaxpg_envs import EnvironmentInputError, UnknownEnvironmentError, registered
 
 COMMANDS = {
@@ -391,6 +392,7 @@ def _evaluate(arguments: list[str]) -> None:
 
     if options.episodes < 1:
         raise InputError(f"--episodes must be at least 1, got {options.episodes}")
+    use_fast_random_bits()
     cache_compiled_programs()
     saved = load(options.folder, warn=lambda text: print(f"jaxpg: warning: {text}", file=sys.stderr))
     env_options = dict(_option(text) for text in options.env_options)

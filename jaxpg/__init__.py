@@ -1,9 +1,14 @@
 """Policy-gradient reinforcement learning and its neighbours as pure, compiled JAX functions."""
 
-from jaxpg import algorithms, losses, networks, randomness  # noqa: F401  (randomness: by its import)
-from jaxpg.algorithm import REGISTRY, Algorithm, InputError, Policy, make
-from jaxpg.evaluation import evaluate
-from jaxpg.training import train
+from typing import TYPE_CHECKING
+
+from jaxpg._lazy import import_when_used
+
+if TYPE_CHECKING:
+    from jaxpg import algorithms, losses, networks
+    from jaxpg.algorithm import REGISTRY, Algorithm, InputError, Policy, make
+    from jaxpg.evaluation import evaluate
+    from jaxpg.training import train
 
 __all__ = [
     "REGISTRY",
@@ -17,3 +22,9 @@ __all__ = [
     "networks",
     "train",
 ]
+
+import_when_used(
+    __name__,
+    dict.fromkeys(("REGISTRY", "Algorithm", "InputError", "Policy", "make"), "jaxpg.algorithm")
+    | {"evaluate": "jaxpg.evaluation", "train": "jaxpg.training"},
+)

@@ -2,9 +2,10 @@
 
 import dataclasses
 import difflib
+import importlib
 import math
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import jax
@@ -243,15 +244,53 @@ class Entry(NamedTuple):
     status: str
 
 
-REGISTRY: dict[str, Entry] = {}
+class Registry(MutableMapping[str, Entry]):
+    """The algorithms by name. Ours are imported when they are asked for: one by its name, all when the table is read."""
+
+    def __init__(self) -> None:
+        self._entries: dict[str, Entry] = {}
+
+    def __getitem__(self, name: str) -> Entry:
+        if name not in self._entries:
+            _import_algorithms(name)
+        return self._entries[name]
+
+    def __setitem__(self, name: str, entry: Entry) -> None:
+        self._entries[name] = entry
+
+    def __delitem__(self, name: str) -> None:
+        del self._entries[name]
+
+    def __iter__(self) -> Iterator[str]:
+        _import_algorithms()
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        _import_algorithms()
+        return len(self._entries)
+
+
+def _import_algorithms(*name: str) -> None:
+    # By its name, because algorithms stand above this module. What is imported already costs a look into a dictionary.
+    importlib.import_module("jaxpg.algorithms").import_algorithms(*name)
+
+
+REGISTRY = Registry()
 
 
 def register(
     name: str, config_class: type, *, paper: str, field: str, actions: str, status: str
 ) -> Callable[[Factory], Factory]:
-    """Decorator of a factory `(config, env, params) -> Algorithm`; `jaxpg.make(name, ...)` then finds it."""
+    """Decorator of a factory `(config, env, params) -> Algorithm`; `jaxpg.make(name, ...)` then finds it.
+
+    Raises:
+      InputError: there is an algorithm of this name, or one of ours stands in a file of another name.
+    """
 
     def decorate(factory: Factory) -> Factory:
+        package, _, file = factory.__module__.rpartition(".")
+        if package.startswith("jaxpg.algorithms.") and file != name:
+            raise InputError(f"the algorithm {name!r} is looked for in a file {name}.py, but it stands in {file}.py")
         if name in REGISTRY:
             raise InputError(f"an algorithm {name!r} is already registered")
         REGISTRY[name] = Entry(name, factory, config_class, paper, field, actions, status)

@@ -32,4 +32,10 @@ def threefry_2x32(key0: jax.Array, key1: jax.Array, count0: jax.Array, count1: j
     return x, y
 
 
-mlir.register_lowering(threefry2x32_p, mlir.lower_fun(threefry_2x32, multiple_results=True), platform="cpu")
+def use_fast_random_bits() -> None:
+    """From now on, whatever this process compiles for CPUs draws its random bits by `threefry_2x32`.
+
+    The command line and `jaxpg.experiment.use_cpu_devices` call it. Other libraries' programs profit too: a process that times
+    them beside jaxpg should not. The bits, and what is learned from them, stay the same.
+    """
+    mlir.register_lowering(threefry2x32_p, mlir.lower_fun(threefry_2x32, multiple_results=True), platform="cpu")

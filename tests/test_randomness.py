@@ -1,5 +1,7 @@
-"""Random bits: the published test vectors, and that it is this program that JAX's random functions run."""
+"""Random bits: the published test vectors, and that it is this program that JAX's random functions run if they are told to."""
 
+import subprocess
+import sys
 import time
 
 import jax
@@ -21,6 +23,22 @@ KNOWN = [
 def test_published_vectors(counter: tuple[int, int], key: tuple[int, int], expected: tuple[int, int]) -> None:
     words = [jnp.uint32(word) for word in (*key, *counter)]
     assert tuple(int(word) for word in threefry_2x32(*words)) == expected
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="other backends keep JAX's own lowering")
+@pytest.mark.parametrize(
+    ("program", "is_ours"),
+    [
+        ("import jaxpg.experiment.run, jaxpg_envs; jaxpg.make('ppo', *jaxpg_envs.make('CartPole-v1'))", False),
+        ("import jaxpg.randomness; jaxpg.randomness.use_fast_random_bits()", True),
+        ("import jaxpg.experiment; jaxpg.experiment.use_cpu_devices(1)", True),
+    ],
+)
+def test_jaxs_own_lowering_stays_until_it_is_told(program: str, is_ours: bool) -> None:
+    """Others' programs in the same process are not changed by an import."""
+    program += "; import jax; print('while' not in jax.jit(jax.random.bits).lower(jax.random.key(0)).as_text())"
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120)
+    assert result.stdout.splitlines()[-1] == str(is_ours)
 
 
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="other backends keep JAX's own lowering")

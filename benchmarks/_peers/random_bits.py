@@ -35,7 +35,9 @@ def measure(function, argument):
 
 
 if sys.argv[1] == "jaxpg":
-    import jaxpg  # noqa: F401
+    from jaxpg.randomness import use_fast_random_bits
+
+    use_fast_random_bits()
 
 key = jax.random.key(0)
 keys = jax.random.split(key, 4)

@@ -27,8 +27,10 @@ def step_of(job):
 
 
 def jaxpg(job):
+    from jaxpg.randomness import use_fast_random_bits
     from jaxpg.replay import Step, add, init_buffer, reprioritize, sample
 
+    use_fast_random_bits()
     step = Step(*step_of(job))
 
     def init():

@@ -30,8 +30,10 @@ def jaxpg(job):
     jax.config.update("jax_num_cpu_devices", job["devices"])
     import jaxpg
     import jaxpg_envs
+    from jaxpg.randomness import use_fast_random_bits
     from jaxpg.training import advance
 
+    use_fast_random_bits()
     env, params = jaxpg_envs.make("CartPole-v1")
     imported = time.time()
     algorithm = jaxpg.make("ppo", env, params, total_steps=job["steps"])

@@ -1,12 +1,17 @@
 """What touches the host: runs, their folders, the command line, pictures."""
 
-from jaxpg.experiment.devices import cache_compiled_programs, use_cpu_devices
-from jaxpg.experiment.errors import RunError
-from jaxpg.experiment.plots import plot_learning_curves
-from jaxpg.experiment.repertoire_picture import plot_repertoires
-from jaxpg.experiment.run import Run, evaluate_run, load, run
-from jaxpg.experiment.sweep import sweep
-from jaxpg.experiment.sweep_picture import plot_sweep
+from typing import TYPE_CHECKING
+
+from jaxpg._lazy import import_when_used
+
+if TYPE_CHECKING:
+    from jaxpg.experiment.devices import cache_compiled_programs, use_cpu_devices
+    from jaxpg.experiment.errors import RunError
+    from jaxpg.experiment.plots import plot_learning_curves
+    from jaxpg.experiment.repertoire_picture import plot_repertoires
+    from jaxpg.experiment.run import Run, evaluate_run, load, run
+    from jaxpg.experiment.sweep import sweep
+    from jaxpg.experiment.sweep_picture import plot_sweep
 
 __all__ = [
     "Run",
@@ -21,3 +26,16 @@ __all__ = [
     "sweep",
     "use_cpu_devices",
 ]
+
+import_when_used(
+    __name__,
+    dict.fromkeys(("cache_compiled_programs", "use_cpu_devices"), "jaxpg.experiment.devices")
+    | dict.fromkeys(("Run", "evaluate_run", "load", "run"), "jaxpg.experiment.run")
+    | {
+        "RunError": "jaxpg.experiment.errors",
+        "plot_learning_curves": "jaxpg.experiment.plots",
+        "plot_repertoires": "jaxpg.experiment.repertoire_picture",
+        "plot_sweep": "jaxpg.experiment.sweep_picture",
+        "sweep": "jaxpg.experiment.sweep",
+    },
+)

@@ -1,4 +1,7 @@
-"""The command `jaxpg`: list, train, sweep, evaluate, plot."""
+"""The command `jaxpg`: list, train, sweep, evaluate, plot.
+
+What only one command needs is imported there, once its arguments are read: `--help` need not wait for orbax or matplotlib.
+"""
 
 import argparse
 import dataclasses
@@ -16,14 +19,9 @@ from rich.console import Console
 from rich.table import Table
 
 from jaxpg.algorithm import REGISTRY, Field, InputError, fields, lookup, still_read, unknown
-from jaxpg.experiment import logs
 from jaxpg.experiment.devices import cache_compiled_programs, use_cpu_devices
 from jaxpg.experiment.errors import RunError
-from jaxpg.experiment.plots import plot_learning_curves
-from jaxpg.experiment.run import evaluate_run, load, run
-from jaxpg.experiment.statistics import bootstrap_interval, interquartile_mean
-from jaxpg.experiment.sweep import rank, sweep
-from jaxpg.experiment.sweep_picture import value_text
+from jaxpg.randomness import use_fast_random_bits
 from jaxpg_envs import EnvironmentInputError, UnknownEnvironmentError, registered
 
 COMMANDS = {
@@ -166,6 +164,8 @@ def _train(arguments: list[str]) -> None:
     algorithm, rest = _algorithm_first("train", arguments)
     rest = _saved_settings(algorithm, rest) + rest  # of two flags of the same name, the later one counts
     options = _parse(_with_hyperparameters(TrainArguments, algorithm), rest, f"train {algorithm}")
+    from jaxpg.experiment.run import run
+
     names = ("eval_every", "eval_episodes", "init_from", "init_optimizer", "wandb")
     further = {name: getattr(options, name) for name in names}
     summary = run(algorithm, **_common(options), **further, **dataclasses.asdict(options.set))
@@ -174,13 +174,12 @@ def _train(arguments: list[str]) -> None:
 
 def _algorithm_first(command: str, arguments: list[str]) -> tuple[str, list[str]]:
     """The algorithm, and the arguments after it."""
-    names = ", ".join(sorted(REGISTRY))
     if arguments and arguments[0] in ("-h", "--help"):
         print(f"usage: jaxpg {command} ALGORITHM --env ENV --out DIR ...\n")
-        print(f"`jaxpg {command} ALGORITHM --help` shows the rest.\nALGORITHM is one of: {names}.")
+        print(f"`jaxpg {command} ALGORITHM --help` shows the rest.\nALGORITHM is one of: {', '.join(sorted(REGISTRY))}.")
         sys.exit(0)
     if not arguments or arguments[0].startswith("-"):
-        raise InputError(f"jaxpg {command} needs an algorithm first, one of: {names}")
+        raise InputError(f"jaxpg {command} needs an algorithm first, one of: {', '.join(sorted(REGISTRY))}")
     lookup(arguments[0])
     return arguments[0], arguments[1:]
 
@@ -303,6 +302,8 @@ def _sweep(arguments: list[str]) -> None:
         if any(argument.split("=")[0].replace("_", "-") == f"--range.{name}" for argument in rest):
             raise InputError(f"--range.{name} is not real-valued: give a grid of it, --grid.{name} a,b,c")
     options = _parse(_with_hyperparameters(SweepArguments, algorithm, **groups), rest, f"sweep {algorithm}")
+    from jaxpg.experiment.sweep import sweep
+
     grid = {
         field.name: [_value(field, item.strip()) for item in text.split(",")] if text.strip() else []
         for field in settable
@@ -349,6 +350,9 @@ def _value(field: Field, text: str) -> Any:
 
 def _best_table(summary: dict[str, Any]) -> Table:
     """The ten configurations of the highest score."""
+    from jaxpg.experiment.sweep import rank
+    from jaxpg.experiment.sweep_picture import value_text
+
     ranked = sorted(summary["results"], key=rank, reverse=True)
     table = Table(box=None, header_style="bold")
     for column in (*ranked[0]["hyperparameters"], "return", "95 % interval", ""):
@@ -399,14 +403,19 @@ class EvaluateArguments:
 
 def _evaluate(arguments: list[str]) -> None:
     options = _parse(EvaluateArguments, arguments, "evaluate")
+    from jaxpg.experiment.logs import finite_or_none
+    from jaxpg.experiment.run import evaluate_run, load
+    from jaxpg.experiment.statistics import bootstrap_interval, interquartile_mean
+
     if options.episodes < 1:
         raise InputError(f"--episodes must be at least 1, got {options.episodes}")
+    use_fast_random_bits()
     cache_compiled_programs()
     warn = lambda text: print(f"jaxpg: warning: {text}", file=sys.stderr)
     saved = load(options.folder, warn, checkpoint=options.checkpoint)
     env_options = dict(_option(text) for text in options.env_options)
     returns = evaluate_run(saved, options.episodes, options.env, env_options, deterministic=not options.stochastic)
-    iqm, low, high = logs.finite_or_none(np.array([interquartile_mean(returns), *bootstrap_interval(returns)]))
+    iqm, low, high = finite_or_none(np.array([interquartile_mean(returns), *bootstrap_interval(returns)]))
     env = options.env or saved.description["env"]
     result = {
         "algorithm": saved.description["algorithm"],
@@ -414,7 +423,7 @@ def _evaluate(arguments: list[str]) -> None:
         "episodes": options.episodes,
         "deterministic": not options.stochastic,
         "checkpoint": options.checkpoint,
-        "returns": logs.finite_or_none(returns),
+        "returns": finite_or_none(returns),
         "iqm": iqm,
         "iqm_ci": [low, high],
     }
@@ -438,6 +447,8 @@ class PlotArguments:
 
 def _plot(arguments: list[str]) -> None:
     options = _parse(PlotArguments, arguments, "plot")
+    from jaxpg.experiment.plots import plot_learning_curves
+
     if not options.folders:
         raise InputError("jaxpg plot needs at least one run's folder")
     plot_learning_curves(options.folders, options.out, options.metric)

@@ -10,6 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxpg.algorithm import InputError
+from jaxpg.randomness import use_fast_random_bits
 
 HAS_ACCELERATOR = importlib.util.find_spec("jax_plugins") is not None
 PRESET = "CPU_OPT_PRESET_FAST_COMPILE"
@@ -27,7 +28,8 @@ def use_cpu_devices(count: int, linear_algebra: bool = True) -> None:
 
     XLA splits the small matrix products of reinforcement learning badly over threads; seeds split over devices scale almost
     with the cores. Accelerators, if there are any, are not touched. Call it before JAX is used for the first time. XLA's preset
-    for fast compilation is chosen too, unless `XLA_FLAGS` names another: here its programs are quicker as well.
+    for fast compilation is chosen too, unless `XLA_FLAGS` names another: here its programs are quicker as well. Random bits are
+    made as `jaxpg.randomness` has them, which compiles sooner.
 
     Args:
       linear_algebra: whether programs may factorise batches of matrices, as rigid-body physics does on the backends
@@ -45,6 +47,7 @@ def use_cpu_devices(count: int, linear_algebra: bool = True) -> None:
     flags = os.environ.get("XLA_FLAGS", "")
     if KNOWS_PRESET and "xla_cpu_opt_preset" not in flags:
         os.environ["XLA_FLAGS"] = f"{flags} --xla_cpu_opt_preset={PRESET}".strip()
+    use_fast_random_bits()
     try:
         jax.config.update("jax_num_cpu_devices", count)
     except RuntimeError as error:

@@ -23,6 +23,4 @@ def with_table(text: str) -> str:
 
 
 if __name__ == "__main__":
-    import jaxpg  # noqa: F401  (registers the algorithms)
-
     README.write_text(with_table(README.read_text()))

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 import jaxpg
 import jaxpg_envs
 from jaxpg.algorithm import InputError
-from jaxpg.algorithms.quality_diversity.cma_me import improvement_ranks
+from jaxpg.algorithms.quality_diversity.cma_me import improvement_ranks, make_strategy
 from jaxpg.algorithms.quality_diversity.dcrl_map_elites import specialize
 from jaxpg.algorithms.quality_diversity.episodes import (
     as_task,
@@ -274,6 +274,32 @@ def test_strategies_move_towards_what_they_discovered(runs):
                 np.testing.assert_allclose(weights @ offspring[index], mean, atol=1e-4)
             else:
                 assert any(np.allclose(mean, elite, atol=1e-6) for elite in flat(before.repertoire.genotypes, 1))
+
+
+def test_a_diagonal_covariance_is_learned_as_quickly_as_it_can_be():
+    """Axes of an ellipsoid a thousand times as long as others, against the rates of full covariances that evosax has."""
+    size, generations = 50, 300
+    strategy, options = make_strategy(16, jnp.zeros(size))
+    weights = np.log(17 / 2) - np.log(np.arange(1, 9))
+    mu_eff = weights.sum() ** 2 / (weights**2).sum()
+    c_1, c_mu = 2 / ((size + 1.3) ** 2 + mu_eff), 2 * (mu_eff + 1 / mu_eff - 2) / ((size + 2) ** 2 + mu_eff)
+    np.testing.assert_allclose([options.c_1, options.c_mu], np.array([c_1, c_mu]) * (size + 2) / 3, rtol=1e-4)
+    for huge in (2, 1000):  # rates stay rates, whatever the sizes
+        rates = make_strategy(huge, jnp.zeros(3))[1]
+        assert 0 < rates.c_1 + rates.c_mu <= 1
+
+    @quick_jit
+    def best(options):
+        def generation(state, key):
+            points, state = strategy.ask(key, state, options)
+            values = (1e6 ** jnp.linspace(0, 1, size) * points**2).sum(-1)
+            return strategy.tell(key, points, values, state, options)[0], values.min()
+
+        state = strategy.init(KEY, jnp.ones(size), options)
+        state = jax.tree.map(lambda x: jax.lax.convert_element_type(x, jnp.asarray(x).dtype), state)
+        return jax.lax.scan(generation, state, jax.random.split(KEY, generations))[1][-1]
+
+    assert best(options) < 0.1 * best(strategy.default_params)
 
 
 def test_strategies_share_the_offspring_evenly():

@@ -24,7 +24,7 @@ import jaxpg_envs
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[2] / ".cache" / "jax"))
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["jaxpg.experiment.command_line"])
+CONTEXT.set_forkserver_preload(["jaxpg.experiment.command_line", "jaxpg.experiment.sweep", "jaxpg.algorithms.online.ppo"])
 
 RUNNER = importlib.import_module("jaxpg.experiment.run")  # `jaxpg.experiment.run` is the function
 SETTINGS = {"hidden_sizes": (8,), "num_envs": 4, "num_steps": 16, "num_epochs": 1, "num_minibatches": 2}

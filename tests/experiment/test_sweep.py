@@ -22,7 +22,6 @@ from jaxpg.experiment.search_space import combine, draw
 from jaxpg.experiment.sweep_picture import coordinate, value_text
 
 SWEEPER = importlib.import_module("jaxpg.experiment.sweep")
-COMMAND_LINE = importlib.import_module("jaxpg.experiment.command_line")
 NUM_SEEDS = 3
 SETTINGS = commands.SETTINGS | {"total_steps": 5 * 64, "anneal_learning_rate": False}
 GRID = {"learning_rate": [1e-3, 1e38, 1e-2], "num_steps": [16, 32]}  # the second diverges
@@ -414,7 +413,7 @@ def test_mistakes_from_python(tmp_path):
 
 def test_the_texts_of_a_grid_become_values(jaxpg, monkeypatch, finished):
     called = {}
-    monkeypatch.setattr(COMMAND_LINE, "sweep", lambda *args, **kwargs: called.update(kwargs) or read(finished[0]))
+    monkeypatch.setattr(SWEEPER, "sweep", lambda *args, **kwargs: called.update(kwargs) or read(finished[0]))
     code, stdout, _ = jaxpg(
         f"{SWEEP} --grid.num-envs 4,8 --grid.hidden-sizes 64x64,32 --grid.normalize-rewards True,False "
         "--grid.activation relu,tanh --random 5 --range.learning-rate 1e-5,1e-2,log --set.gae-lambda 0.9 "
@@ -446,7 +445,7 @@ def test_help(jaxpg):
 
 def test_a_run_takes_the_best_configuration(jaxpg, monkeypatch, finished):
     called = {}
-    monkeypatch.setattr(COMMAND_LINE, "run", lambda *args, **kwargs: called.update(kwargs) or {})
+    monkeypatch.setattr(RUNNER, "run", lambda *args, **kwargs: called.update(kwargs) or {})
     best = finished[0] / "best.json"
     train = f"train ppo --env SmallWalk --out out --json --config {best}"
     assert jaxpg(train)[0] == 0

@@ -25,7 +25,8 @@ from jaxpg.algorithms.environment_design.curriculum import (
     where_rows,
 )
 from jaxpg.algorithms.environment_design.level_buffer import LevelBuffer
-from jaxpg.algorithms.environment_design.plr import RobustPLRConfig, first_replay, replay
+from jaxpg.algorithms.environment_design.plr import first_replay, replay
+from jaxpg.algorithms.environment_design.robust_plr import RobustPLRConfig
 
 
 @struct.dataclass

@@ -1,12 +1,11 @@
-"""Prioritised level replay (Jiang et al., 2021, arXiv 2010.03934) and its robust variant (Jiang et al., 2021, 2110.02439).
+"""Prioritised level replay (Jiang et al., 2021, arXiv 2010.03934).
 
 A buffer remembers how much the student could still learn from each level, and levels are replayed by the rank of that score,
-some by how long ago they were played. Robust PLR learns from replayed levels only: new ones are played to be scored.
+some by how long ago they were played.
 
 On a training set (`levels` = dataset) the buffer is the set: every level is played once, then only replayed. From the
-generator, the buffer begins empty. Differences from the papers, which toss a coin at every update whether to replay: PLR tosses
-it for every environment, and robust PLR looks at one batch of new levels in every update, after the batch it replays, which is
-a replay probability of 1/2.
+generator, the buffer begins empty. Difference from the paper, which tosses a coin at every update whether to replay: here it
+is tossed for every environment.
 """
 
 from typing import Any, Literal
@@ -22,7 +21,6 @@ from jaxpg.algorithms.environment_design import level_buffer, scores
 from jaxpg.algorithms.environment_design.curriculum import (
     ADVANTAGES,
     GENERATOR,
-    LEVELS_HELP,
     Choice,
     Curriculum,
     CurriculumConfig,
@@ -62,17 +60,6 @@ class PLRConfig(ReplayConfig):
 
     buffer_size: int = static(4000, BUFFER_HELP, needs=GENERATOR)
     replay_probability: Scalar = hyperparameter(0.5, "share of replayed levels", low=0, high=1, needs=GENERATOR)
-
-
-@struct.dataclass
-class RobustPLRConfig(ReplayConfig):
-    """Hyperparameters."""
-
-    levels: Literal["dataset", "generator"] = static("generator", LEVELS_HELP)
-    score: Literal["value_l1", "grounded_value_l1", "positive_value_loss", "max_mc"] = static(
-        "positive_value_loss", "what makes a level worth a replay"
-    )
-    temperature: Scalar = hyperparameter(0.3, "of prioritisation; the lower, the more the best levels count", low=1e-3)
 
 
 def score_of(config: ReplayConfig, outcome: Outcome, max_returns: Float[Array, " level"]) -> Float[Array, " level"]:
@@ -220,23 +207,3 @@ def plr(config: PLRConfig, env: Any, params: PyTree) -> Algorithm:
     capacity = config.buffer_size if dataset is None else jax.tree.leaves(dataset)[0].shape[0]
     curriculum = replay(config, env, dataset, capacity, 1.0 - config.replay_probability, learn_from_new=True)
     return as_algorithm(config, env, params, curriculum, *first_replay(config, dataset, 1, "no level is replayed"))
-
-
-@register(
-    "robust_plr",
-    RobustPLRConfig,
-    paper="Jiang et al. 2021, arXiv 2110.02439",
-    field="environment_design",
-    actions="discrete, continuous",
-    status="complete",
-)
-def robust_plr(config: RobustPLRConfig, env: Any, params: PyTree) -> Algorithm:
-    """Replay of random levels, new ones being played without learning from them."""
-    params, dataset = split_params("robust_plr", config, env, params)
-    curriculum = replay(config, env, dataset, config.buffer_size, 0.0, learn_from_new=False)
-
-    def propose(key: jax.Array, buffer: LevelBuffer, choice: Choice, outcome: Outcome) -> PyTree:
-        return sample_levels(env, key, config.num_envs)
-
-    curriculum = curriculum._replace(propose=propose)
-    return as_algorithm(config, env, params, curriculum, *first_replay(config, dataset, 2, "nothing is learned"))

@@ -67,6 +67,20 @@ def improvement_ranks(
     return jnp.zeros_like(fitnesses).at[order].set(jnp.arange(len(order), dtype=fitnesses.dtype)), improves
 
 
+def make_strategy(num_offspring: int, genotype: PyTree) -> tuple[Any, Any]:
+    """evosax's strategy with a diagonal covariance, and its parameters.
+
+    A diagonal of n numbers is learned (n + 2) / 3 times as quickly as a full covariance (Ros and Hansen 2008, section 3), which
+    evosax 0.3 leaves out.
+    """
+    from evosax.algorithms import Sep_CMA_ES  # here, because it starts JAX's backend
+
+    strategy = Sep_CMA_ES(num_offspring, genotype)
+    options, quicker = strategy.default_params, (strategy.num_dims + 2) / 3
+    c_1 = quicker * options.c_1
+    return strategy, options.replace(c_1=c_1, c_mu=jnp.minimum(quicker * options.c_mu, 1 - c_1))
+
+
 @register(
     "cma_me",
     CMAMEConfig,
@@ -77,16 +91,14 @@ def improvement_ranks(
 )
 def cma_me(config: CMAMEConfig, env: Any, params: PyTree) -> Algorithm:
     """Improvement emitters alone."""
-    from evosax.algorithms import Sep_CMA_ES  # here, because it starts JAX's backend
-
     task = as_task("cma_me", env, params)
     number = config.num_emitters
     if config.num_offspring % number:
         raise InputError(f"cma_me: num_offspring = {config.num_offspring} does not divide into num_emitters = {number}")
     controller = make_controller(config.controller, task, config.hidden_sizes)
     with jax.ensure_compile_time_eval():  # evosax counts the weights of an example, also where hyperparameters are traced
-        strategy = Sep_CMA_ES(config.num_offspring // number, controller.init(jax.random.key(0)))
-    options = strategy.default_params.replace(std_init=config.sigma)
+        strategy, options = make_strategy(config.num_offspring // number, controller.init(jax.random.key(0)))
+    options = options.replace(std_init=config.sigma)
 
     def begin(key: jax.Array, means: PyTree) -> PyTree:
         states = jax.vmap(lambda key, mean: strategy.init(key, mean, options))(jax.random.split(key, number), means)

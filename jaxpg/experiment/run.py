@@ -22,7 +22,7 @@ from jaxtyping import PyTree
 from rich.console import Console
 
 import jaxpg_envs
-from jaxpg.algorithm import Algorithm, InputError, Metrics, Policy, fields, lookup, make
+from jaxpg.algorithm import Algorithm, InputError, Metrics, Policy, fields, lookup, make, plain_value, shortest
 from jaxpg.evaluation import evaluate
 from jaxpg.experiment import logs, plots
 from jaxpg.experiment.checkpoints import Checkpoints, digest, to_host, write_atomically
@@ -396,8 +396,7 @@ def describe(
     """All that reproduces a run, for `config.json`."""
     values = {}
     for field in fields(lookup(algorithm).config_class):
-        value = getattr(config, field.name)
-        values[field.name] = float(value) if field.is_leaf else list(value) if isinstance(value, tuple) else value
+        values[field.name] = plain_value(field, getattr(config, field.name))
     return {
         "algorithm": algorithm,
         "env": env,
@@ -431,6 +430,8 @@ def read_description(folder: Path, kind: str = "run") -> dict[str, Any]:
         faulty = [name for name, kind in sorted(kinds.items()) if not isinstance(description.get(name), kind)]
         if faulty:
             raise ValueError(f"it has no valid {', '.join(faulty)}")
+        values = description["config"].items()  # older files have all digits of a float32
+        description["config"] = {name: shortest(value) if isinstance(value, float) else value for name, value in values}
     except (FileNotFoundError, NotADirectoryError) as error:
         raise InputError(f"{folder} holds no {kind}: there is no config.json") from error
     except (OSError, ValueError) as error:

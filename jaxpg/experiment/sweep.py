@@ -24,7 +24,7 @@ from jaxtyping import Bool, Float, PyTree
 from rich.console import Console
 
 import jaxpg_envs
-from jaxpg.algorithm import Algorithm, Field, InputError, Metrics, Policy, fields, lookup, make
+from jaxpg.algorithm import Algorithm, Field, InputError, Metrics, Policy, fields, lookup, make, shortest
 from jaxpg.experiment.checkpoints import write_atomically
 from jaxpg.experiment.devices import seed_mesh
 from jaxpg.experiment.errors import RunError
@@ -51,7 +51,6 @@ from jaxpg.experiment.search_space import (
     combine,
     draw,
     in_order,
-    plain_value,
 )
 from jaxpg.experiment.statistics import bootstrap_interval, interquartile_mean
 from jaxpg.experiment.sweep_picture import plot_sweep, value_text
@@ -114,7 +113,7 @@ def sweep(
     groups = _groups(known, configurations, partial(make, algorithm, environment, env_params, **hyperparameters))
     description = describe(algorithm, env, env_options or {}, seed, num_seeds, num_devices, groups[0].agent.config)
     shared = {name: value for name, value in description["config"].items() if name not in values | intervals}
-    description["config"] = {name: plain_value(known[name], value) for name, value in shared.items()}
+    description["config"] = shared
     description |= {"grid": values, "ranges": intervals, "random": random}
     saved = prepare_folder(folder, description, resume, console, SWEEP_FILES)
     results = _saved_results(saved, folder)
@@ -404,7 +403,7 @@ def _table(summary: dict[str, Any]) -> str:
     writer.writerow(["configuration", *names, "iqm", "iqm_low", "iqm_high", *seeds, "diverged", "group", "seconds"])
     for result in summary["results"]:
         values = [value_text(value, digits=9) for value in result["hyperparameters"].values()]
-        scores = [result["iqm"], *result["iqm_ci"], *result["returns"]]
+        scores = [x if x is None else shortest(np.float32(x)) for x in (result["iqm"], *result["iqm_ci"], *result["returns"])]
         rest = [len(result["diverged"]), result["group"], f"{result['seconds']:.3f}"]
         writer.writerow([result["configuration"], *values, *scores, *rest])
     return text.getvalue()

@@ -199,7 +199,10 @@ def test_the_folder(finished):
     for line, result in zip(rows, summary["results"], strict=True):
         named = {"iqm": result["iqm"], "iqm_low": result["iqm_ci"][0], "iqm_high": result["iqm_ci"][1]}
         named |= {f"return_{seed}": value for seed, value in enumerate(result["returns"])} | result["hyperparameters"]
-        assert {name: float(line[name]) if line[name] else None for name in named} == named
+        assert {name: np.float32(line[name]) if line[name] else None for name in named} == {
+            name: None if value is None else np.float32(value) for name, value in named.items()
+        }
+        assert all(len(line[name]) <= 14 for name in named)  # no digits that a float32 does not have
         assert int(line["diverged"]) == len(result["diverged"])
     best = read(folder, "best.json")
     assert best["config"] == config["config"] | summary["best"]["hyperparameters"]

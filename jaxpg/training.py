@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int, PyTree
 
 from jaxpg.algorithm import Algorithm, InputError, Metrics, State
+from jaxpg.transforms import mean_of
 
 
 def train(algorithm: Algorithm, key: jax.Array, num_updates: int | None = None, data: PyTree = None) -> tuple[State, Metrics]:
@@ -46,7 +47,7 @@ def advance(
 
     The number may be traced, so that one program serves pieces of any length and a run cut into pieces is, bit for bit,
     the run in one piece. Means over episodes (`episode_...`) are weighted by the number of `episodes`, which is summed;
-    they are NaN if no episode was completed.
+    if none was completed, they are NaN (-inf with `jax_debug_nans`).
     """
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(update, state)[1])
 
@@ -68,4 +69,4 @@ def _weighted(name: str, metrics: Metrics) -> Array:
 def _mean(name: str, sums: Metrics, num_updates: Int[Array, ""] | int) -> Array:
     if name == "episodes":
         return sums[name]
-    return sums[name] / (sums["episodes"] if name.startswith("episode_") else num_updates)
+    return mean_of(sums[name], sums["episodes"]) if name.startswith("episode_") else sums[name] / num_updates

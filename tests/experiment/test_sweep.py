@@ -533,7 +533,7 @@ def test_the_places_of_values():
 
 def test_the_table_of_the_best_is_whole_in_a_narrow_terminal(finished, monkeypatch):
     monkeypatch.setenv("COLUMNS", "20")
-    table = importlib.import_module("jaxpg.experiment.command_line")._best_table(read(finished[0]))
+    table = COMMAND_LINE._best_table(read(finished[0]))
     names, *rows = table.splitlines()
     assert names.split() == ["num_steps", "learning_rate", "return", "95", "%", "interval"]
     assert [row.split()[:2] for row in rows][-2:] == [["16", "1e+38"], ["32", "1e+38"]]

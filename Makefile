@@ -4,7 +4,7 @@ BIN := .venv/bin
 # One thread of XLA's for each worker: small programs run no faster on more.
 TEST := NPROC=1 $(BIN)/pytest -n 2
 
-.PHONY: install demo test test-environments lint notebooks bench-smoke lock clean
+.PHONY: install demo test test-environments test-flags lint notebooks bench-smoke lock clean
 
 install: .venv/installed
 
@@ -35,6 +35,11 @@ lint: install
 	$(BIN)/ruff format --quiet --check .
 	$(BIN)/lint-imports --no-logo > /dev/null || $(BIN)/lint-imports
 	$(BIN)/mypy --no-error-summary
+
+# Every algorithm, tiny, under the flags by which people look for mistakes; takes half an hour, most of it without jit.
+test-flags: install
+	for flag in JAX_ENABLE_X64 JAX_DEBUG_NANS JAX_DISABLE_JIT; do echo $$flag; \
+		env $$flag=1 PYTHONPATH=tests $(BIN)/python tests/flags.py || exit 1; done
 
 # Executes the notebooks afresh, without writing to them; takes minutes.
 notebooks: install

@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import functools
 import importlib
 import math
 import typing
@@ -188,10 +189,10 @@ def check_value(name: str, field: Field, value: Any) -> Any:
         dtype = value.dtype if isinstance(value, jax.Array) else np.asarray(value).dtype
         is_real = jnp.issubdtype(dtype, jnp.integer) or jnp.issubdtype(dtype, jnp.floating)
         if not is_real or np.ndim(value) != 0:
-            raise InputError(f"{where} must be a number, got {value!r}")
+            raise InputError(f"{where} must be a number, got {written(value)}")
         if not isinstance(value, jax.core.Tracer) and not (field.low <= float(value) <= field.high and math.isfinite(value)):
             left, right = "[" if math.isfinite(field.low) else "(", "]" if math.isfinite(field.high) else ")"
-            raise InputError(f"{where} must lie in {left}{field.low:g}, {field.high:g}{right}, got {value!r}")
+            raise InputError(f"{where} must lie in {left}{field.low:g}, {field.high:g}{right}, got {written(value)}")
         return jnp.asarray(value, jnp.float32)
     origin = typing.get_origin(field.kind)
     if origin is Literal:
@@ -200,22 +201,43 @@ def check_value(name: str, field: Field, value: Any) -> Any:
             raise InputError(f"{where} cannot be {unknown(str(value), choices)}")
         return value
     if origin is tuple:
-        if isinstance(value, str) or not isinstance(value, Iterable):
-            raise InputError(f"{where} must be a sequence of integers, got {value!r}")
+        if isinstance(value, str) or not isinstance(value, Iterable) or getattr(value, "ndim", 1) == 0:
+            raise InputError(f"{where} must be a sequence of integers, got {written(value)}")
         return tuple(_whole_number(where, item, int(field.low)) for item in value)
     if field.kind is bool:
         if not isinstance(value, bool | np.bool_):
-            raise InputError(f"{where} must be True or False, got {value!r}")
+            raise InputError(f"{where} must be True or False, got {written(value)}")
         return bool(value)
     return _whole_number(where, value, int(field.low))
 
 
 def _whole_number(where: str, value: Any, low: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int | np.integer | float) or not float(value).is_integer():
-        raise InputError(f"{where} must be a whole number, got {value!r}")
+        raise InputError(f"{where} must be a whole number, got {written(value)}")
     if value < low:
-        raise InputError(f"{where} must be at least {low}, got {value!r}")
+        raise InputError(f"{where} must be at least {low}, got {written(value)}")
     return int(value)
+
+
+def shortest(value: Any) -> float:
+    """The number with the fewest digits that is the same float32; itself, if it is none (0.1 + 0.2)."""
+    with np.errstate(over="ignore"):
+        exact, rounded = float(value), np.float32(value)
+    return float(str(rounded)) if float(rounded) == exact else exact
+
+
+def written(value: Any) -> str:
+    """A value of the user's, for a message; numbers of any type by their shortest decimal."""
+    is_array = isinstance(value, jax.Array) and value.shape == () and not isinstance(value, jax.core.Tracer)
+    value = value.item() if is_array or isinstance(value, np.generic) else value
+    return repr(shortest(value) if isinstance(value, float) else value)
+
+
+def plain_value(field: Field, value: Any) -> Any:
+    """A checked value of a configuration as JSON has it."""
+    if field.is_leaf:
+        return shortest(value)
+    return list(value) if isinstance(value, tuple) else value
 
 
 def unknown(name: str, known: Iterable[str]) -> str:
@@ -310,6 +332,29 @@ def lookup(name: str) -> Entry:
     return REGISTRY[name]
 
 
+NARROW = {"float64": "float32", "int64": "int32", "uint64": "uint32", "complex128": "complex64"}
+
+
+def in_32_bits(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function computing in 32 bits, whatever `jax_enable_x64` says, so that both ways give the same numbers.
+
+    With that flag most of what JAX makes is 64 bits wide unless told otherwise, and states would change their types from one
+    update to the next. Without it, this does nothing.
+    """
+
+    def narrow(leaf: Any) -> Any:
+        kind = str(getattr(leaf, "dtype", ""))
+        return leaf.astype(NARROW[kind]) if kind in NARROW else leaf
+
+    @functools.wraps(function)
+    def narrowed(*args: Any, **kwargs: Any) -> Any:
+        with jax.enable_x64(False):
+            return function(*jax.tree.map(narrow, args), **jax.tree.map(narrow, kwargs))
+
+    return narrowed
+
+
+@in_32_bits
 def make(name: str, env: Any, params: PyTree, **hyperparameters: Any) -> Algorithm:
     """Builds a registered algorithm for an environment.
 
@@ -343,7 +388,7 @@ def _build(name: str, env: Any, params: PyTree, hyperparameters: dict[str, Any])
     entry = lookup(name)
     algorithm = entry.factory(configure(name, entry.config_class, hyperparameters), env, params)
     # Compiled once per algorithm, so that a plain Python loop over `update` is fast too.
-    return algorithm._replace(init=jax.jit(algorithm.init), update=jax.jit(algorithm.update))
+    return algorithm._replace(init=jax.jit(in_32_bits(algorithm.init)), update=jax.jit(in_32_bits(algorithm.update)))
 
 
 def require_enough_updates(algorithm: Algorithm, num_updates: int) -> None:

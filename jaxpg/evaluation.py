@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from jaxpg.algorithm import InputError, Policy
+from jaxpg.algorithm import InputError, Policy, in_32_bits
+from jaxpg.transforms import nothing
 
 
 def evaluate(
@@ -20,7 +21,8 @@ def evaluate(
 
     Args:
       policy: `algorithm.policy(state)`; whether it is deterministic was chosen there.
-      max_steps: a bound for environments that may never end; an episode that has not ended by then is NaN.
+      max_steps: a bound for environments that may never end; an episode that has not ended by then is NaN (-inf with
+        `jax_debug_nans`).
 
     Raises:
       InputError: `num_episodes` or `max_steps` is not positive.
@@ -31,6 +33,7 @@ def evaluate(
 
 
 @partial(jax.jit, static_argnums=(1, 4, 5))
+@in_32_bits
 def _evaluate(
     policy: Policy, env: Any, params: PyTree, key: jax.Array, num_episodes: int, max_steps: int
 ) -> Float[Array, " episode"]:
@@ -57,4 +60,4 @@ def _evaluate(
 
     start = (0, observation, env_state, carry, jnp.zeros(num_episodes), jnp.zeros(num_episodes, bool))
     *_, returns, ended = jax.lax.while_loop(unfinished, body, start)
-    return jnp.where(ended, returns, jnp.nan)
+    return jnp.where(ended, returns, nothing())

@@ -10,6 +10,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from jaxpg.algorithm import Metrics
 from jaxpg.networks import restart
+from jaxpg.transforms import mean_of
 
 
 class Transition(NamedTuple):
@@ -136,9 +137,9 @@ def _count(episodes: EpisodeStatistics, reward: Float[Array, " env"], done: Bool
 
 
 def episode_metrics(episodes: EpisodeStatistics) -> Metrics:
-    """`episodes` completed in the last rollout and the means of their returns and lengths; NaN if there were none."""
+    """`episodes` completed in the last rollout and the means of their returns and lengths; if none were, `nothing()`: NaN."""
     return {
         "episodes": episodes.completed,
-        "episode_return": episodes.return_sum / episodes.completed,
-        "episode_length": episodes.length_sum / episodes.completed,
+        "episode_return": mean_of(episodes.return_sum, episodes.completed),
+        "episode_length": mean_of(episodes.length_sum, episodes.completed),
     }

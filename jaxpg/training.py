@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int, PyTree
 
 from jaxpg.algorithm import Algorithm, InputError, Metrics, State, require_enough_updates
+from jaxpg.transforms import mean_of
 
 
 def train(algorithm: Algorithm, key: jax.Array, num_updates: int | None = None, data: PyTree = None) -> tuple[State, Metrics]:
@@ -54,7 +55,8 @@ def advance(
 
     The number may be traced, so that one program serves pieces of any length and a run cut into pieces is, bit for bit,
     the run in one piece. Means over episodes (`episode_...`) are weighted by the number of `episodes`, which is summed;
-    they are NaN if no episode was completed. Sums carry along what float32 rounds away, or they would stand still at 2^24.
+    if none was completed, they are NaN (-inf with `jax_debug_nans`). Sums carry along what float32 rounds away, or they would
+    stand still at 2^24.
     """
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(update, state)[1])
 
@@ -75,7 +77,7 @@ def _rounded_away(total: Array, term: Array, new: Array) -> Array:
 
 
 def _weighted(name: str, metrics: Metrics) -> Array:
-    if name.startswith("episode_"):
+    if _is_of_episodes(name, metrics):
         return jnp.where(metrics["episodes"] > 0, metrics[name] * metrics["episodes"], 0.0)
     return metrics[name]
 
@@ -83,4 +85,8 @@ def _weighted(name: str, metrics: Metrics) -> Array:
 def _mean(name: str, sums: Metrics, num_updates: Int[Array, ""] | int) -> Array:
     if name == "episodes":
         return sums[name]
-    return sums[name] / (sums["episodes"] if name.startswith("episode_") else num_updates)
+    return mean_of(sums[name], sums["episodes"]) if _is_of_episodes(name, sums) else sums[name] / num_updates
+
+
+def _is_of_episodes(name: str, metrics: Metrics) -> bool:
+    return name.startswith("episode_") and "episodes" in metrics

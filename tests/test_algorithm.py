@@ -1,6 +1,7 @@
 """Configurations, the registry, and what they answer to mistakes."""
 
 import dataclasses
+import json
 import math
 import re
 from types import SimpleNamespace
@@ -9,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from checks import numbers, quick_jit
+from checks import assert_same, numbers, quick_jit
 from environments import Box, Cycle, Walk
 
 import jaxpg
@@ -22,10 +23,13 @@ from jaxpg.algorithm import (
     fields,
     hyperparameter,
     lookup,
+    plain_value,
     rebuild,
     register,
+    shortest,
     static,
     still_read,
+    written,
 )
 from jaxpg.algorithms.online.pmoe_ppo import PMOEPPOConfig
 from jaxpg.algorithms.online.ppo import PPOConfig
@@ -60,7 +64,7 @@ def test_unknown_names_are_answered_with_the_nearest():
 def test_what_is_not_a_number_is_refused(value):
     message = refusal(make, learning_rate=value)
     assert message.startswith("ppo: learning_rate must be a number, got")
-    assert repr(value) in message
+    assert written(value) in message
 
 
 @pytest.mark.parametrize(
@@ -77,7 +81,7 @@ def test_what_is_not_a_number_is_refused(value):
 )
 def test_numbers_out_of_range_are_refused(name, value, allowed):
     message = refusal(make, **{name: value})
-    assert message == f"ppo: {name} must lie in {allowed}, got {value!r}"
+    assert message == f"ppo: {name} must lie in {allowed}, got {float(value)!r}"
 
 
 def test_traced_arrays_are_no_numbers():
@@ -144,6 +148,26 @@ def test_unsupported_actions_are_refused():
     assert "ppo takes Box, Discrete, MultiDiscrete and MultiBinary actions, but Many has namespace(spaces={})" in refusal(
         jaxpg.make, "ppo", env, None
     )
+
+
+@pytest.mark.parametrize("kind", [float, np.float32, np.float64, jnp.float32, lambda x: float(np.float32(x))])
+def test_messages_and_files_have_the_shortest_decimal(kind):
+    """Of 0.1 as float32, not 0.10000000149011612, nor Array(0.1, dtype=float32)."""
+    assert refusal(make, discount=kind(1.1)) == "ppo: discount must lie in [0, 1], got 1.1"
+    assert refusal(make, num_envs=kind(0.1)) == "ppo: num_envs must be a whole number, got 0.1"
+    assert refusal(make, hidden_sizes=kind(0.1)) == "ppo: hidden_sizes must be a sequence of integers, got 0.1"
+    assert refusal(make, normalize_rewards=kind(0.1)) == "ppo: normalize_rewards must be True or False, got 0.1"
+    assert shortest(kind(3e-4)) == 3e-4
+    config = make(learning_rate=kind(3e-4)).config
+    plain = {field.name: plain_value(field, getattr(config, field.name)) for field in fields(type(config))}
+    assert json.loads(json.dumps(plain))["learning_rate"] == 3e-4
+    assert_same(list(jax.tree.leaves(make(**plain).config)), list(jax.tree.leaves(config)))
+
+
+def test_a_number_that_is_no_float32_keeps_its_digits():
+    assert [shortest(x) for x in (0.1 + 0.2, 1e39, math.inf, 16777217.0)] == [0.1 + 0.2, 1e39, math.inf, 16777217.0]
+    assert written(np.int64(3)) == written(jnp.int32(3)) == "3"
+    assert written("x") == "'x'"
 
 
 # --- Configurations ----------------------------------------------------------------------------------------------------

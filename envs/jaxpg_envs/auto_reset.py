@@ -102,12 +102,21 @@ def strongly_typed(tree: PyTree) -> PyTree:
     return jax.tree.map(typed, tree)
 
 
+def typed_like(old: PyTree, new: PyTree) -> PyTree:
+    """`new` with the dtypes of `old`, where they differ: with `jax_enable_x64` a reset is often wider than a step."""
+
+    def typed(old: Array, new: Any) -> Any:
+        return new if getattr(new, "dtype", old.dtype) == old.dtype else new.astype(old.dtype)
+
+    return jax.tree.map(typed, old, new)
+
+
 def _reset_one(reset: Callable) -> Callable:
     """The unbatched case, a `cond`; its batching rule hands over to `_reset_rows`."""
 
     @custom_vmap
     def reset_one(done: Any, key: Any, leaves: list, stepped: Any) -> Any:
-        return jax.lax.cond(done, lambda: vary_alike((reset(key, leaves), key))[0], lambda: stepped)
+        return jax.lax.cond(done, lambda: typed_like(stepped, vary_alike((reset(key, leaves), key))[0]), lambda: stepped)
 
     @reset_one.def_vmap
     def batching_rule(size: int, is_batched: list, done: Any, key: Any, leaves: list, stepped: Any) -> Any:
@@ -140,6 +149,7 @@ def _reset_rows(reset: Callable, is_row: list[bool]) -> Callable:
                 lambda row, x: x.at[index].get(mode="clip") if row else x, (True, is_row), (key, leaves)
             )
             fresh, _ = vary_alike((reset_chunk(some_key, some_leaves), key))
+            fresh = typed_like(result, fresh)
             result = jax.tree.map(lambda old, new: old.at[index].set(new, mode="drop"), result, fresh)
             return pending.at[index].set(False, mode="drop"), result
 

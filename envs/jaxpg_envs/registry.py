@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import jax
 
 from jaxpg_envs.auto_reset import step_and_reset
-from jaxpg_envs.suites import SUITES
+from jaxpg_envs.suites import SUITES, how_to_install
 
 BRAX_BACKENDS = ("generalized", "spring", "positional", "mjx")
 
@@ -291,7 +291,7 @@ def _make_from_suite(suite: str, name: str, **kwargs: Any) -> tuple[Any, Any]:
         try:
             adapter = importlib.import_module(f"jaxpg_envs.{suite}_adapter")
         except ModuleNotFoundError as error:
-            raise EnvironmentInputError(f"{id} is not installed ({error}): pip install 'jaxpg[{suite}]'") from error
+            raise EnvironmentInputError(f"{id} is not installed ({error}): {how_to_install(suite)}") from error
         _refuse_unknown(id, kwargs, adapter.make)
         try:
             env = adapter.make(name, **kwargs)

@@ -1,6 +1,6 @@
 """The names of the suites that are extras: `SUITES[suite][name]` is a line of description.
 
-A suite's adapter is the module `SUITE_adapter`, and its extra is `jaxpg[SUITE]`.
+A suite's adapter is the module `SUITE_adapter`, and its extra has the suite's name.
 """
 
 _JUMANJI = {
@@ -104,3 +104,8 @@ _PLAYGROUND = {
 }
 
 SUITES = {"jumanji": _JUMANJI, "pgx": _PGX, "craftax": _CRAFTAX, "xminigrid": _XMINIGRID, "playground": _PLAYGROUND}
+
+
+def how_to_install(extra: str) -> str:
+    """What to type for an extra, with the pinned versions that are tested."""
+    return f"in jaxpg's folder, .venv/bin/pip install -c requirements.lock -e '.[{extra}]'"

@@ -21,7 +21,7 @@ from matplotlib.ticker import PercentFormatter
 from scipy.spatial import ConvexHull
 from scipy.spatial.transform import Rotation
 
-from jaxpg.algorithm import InputError, Policy
+from jaxpg.algorithm import InputError, Policy, in_32_bits
 from jaxpg.experiment.plots import COLOURS, INK, Picture, plain_axes
 
 TIME = LinearSegmentedColormap.from_list("time", matplotlib.colormaps["viridis"](np.linspace(0, 0.9, 64)))
@@ -74,6 +74,7 @@ def record_episode(policy: Policy, env: Any, params: PyTree, key: jax.Array, max
 
 
 @partial(jax.jit, static_argnums=(1, 4))
+@in_32_bits
 def _play(policy: Policy, env: Any, params: PyTree, key: jax.Array, max_steps: int) -> tuple[PyTree, Array]:
     reset_key, step_key = jax.random.split(key)
     observation, state = env.reset(reset_key, params)

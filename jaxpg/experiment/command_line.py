@@ -5,18 +5,21 @@ What only one command needs is imported there, once its arguments are read: `--h
 
 import argparse
 import dataclasses
+import decimal
+import fnmatch
+import itertools
 import json
 import os
+import shutil
 import signal
 import sys
+import textwrap
 import typing
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 
 import numpy as np
 import tyro
-from rich.console import Console
-from rich.table import Table
 
 from jaxpg.algorithm import REGISTRY, Field, InputError, fields, lookup, still_read, unknown
 from jaxpg.experiment.devices import cache_compiled_programs, use_cpu_devices
@@ -81,7 +84,41 @@ def _fail(message: str, code: int) -> NoReturn:
 
 
 def _parse(kind: type, arguments: list[str], command: str) -> Any:
-    return tyro.cli(kind, args=arguments, prog=f"jaxpg {command}", description=COMMANDS[command.split()[0]])
+    description = COMMANDS[command.split()[0]]
+    return tyro.cli(kind, args=arguments, prog=f"jaxpg {command}", description=description, registry=WHOLE_NUMBERS)
+
+
+def whole_number(text: str) -> int:
+    """An integer as people type it: 1000000, 1_000_000, 1e6.
+
+    Raises:
+      ValueError: it is none.
+    """
+    try:
+        number = decimal.Decimal(text)
+        if number.adjusted() < 19 and number == number.to_integral_value():
+            return int(number)
+    except decimal.InvalidOperation:  # no number, or NaN
+        pass
+    raise ValueError(f"must be a whole number, such as 1000000 or 1e6, got {text!r}")
+
+
+WHOLE_NUMBERS = tyro.constructors.ConstructorRegistry()
+
+
+@WHOLE_NUMBERS.primitive_rule
+def _whole_numbers(info: Any) -> Any:
+    """How tyro reads what is an integer, an optional one, or a tuple of them."""
+    many = (typing.get_origin(info.type), typing.get_args(info.type)) == (tuple, (int, ...))
+    if info.type not in (int, int | None) and not many:
+        return None
+    return tyro.constructors.PrimitiveConstructorSpec(
+        nargs="*" if many else 1,
+        metavar="[INT [INT ...]]" if many else "INT",
+        instance_from_str=lambda texts: tuple(map(whole_number, texts)) if many else whole_number(texts[0]),
+        is_instance=lambda value: True,  # of a default, which the signatures vouch for
+        str_from_instance=lambda value: [str(each) for each in (value if many else (value,))],
+    )
 
 
 # --- list ---------------------------------------------------------------------------------------------------------------
@@ -91,6 +128,8 @@ def _parse(kind: type, arguments: list[str], command: str) -> Any:
 class ListArguments:
     """Arguments of `jaxpg list`."""
 
+    filter: str | None = None
+    """only what has this text, or matches this pattern ("brax/*uni"), in its name or in what is said of it"""
     json: Flag = False
     """print JSON"""
 
@@ -102,17 +141,39 @@ def _list(arguments: list[str]) -> None:
         for _, entry in sorted(REGISTRY.items())
     ]
     environments = [entry._asdict() for entry in registered()]
+    if options.filter is not None:
+        pattern = f"*{options.filter.lower()}*"
+        algorithms, environments = (
+            [row for row in rows if any(fnmatch.fnmatchcase(text.lower(), pattern) for text in row.values())]
+            for rows in (algorithms, environments)
+        )
+        if not algorithms and not environments:
+            raise InputError(f"no algorithm or environment has {options.filter!r}; `jaxpg list` shows all")
     if options.json:
         print(json.dumps({"algorithms": algorithms, "environments": environments}, indent=2))
         return
-    console = Console()
-    for title, rows in (("algorithms", algorithms), ("environments", environments)):
-        table = Table(title=title, title_justify="left", box=None, header_style="bold")
-        for column in rows[0]:
-            table.add_column(column)
-        for row in rows:
-            table.add_row(*row.values())
-        console.print(table, "")
+    fields_first = sorted(algorithms, key=lambda row: row["field"])
+    for field, rows in itertools.groupby(fields_first, lambda row: row["field"]):
+        texts = {row["name"]: f"{row['paper']}; {row['actions']} actions; {row['status']}" for row in rows}
+        print(_paragraphs(f"algorithms: {field}", texts))
+    for suite, rows in itertools.groupby(environments, lambda row: row["suite"]):
+        print(_paragraphs(f"environments: {suite}", {row["id"]: row["description"] for row in rows}))
+
+
+def _paragraphs(title: str, texts: dict[str, str]) -> str:
+    """Names and what is said of each: beside it, or below where the terminal is narrow; whole lines where there is none."""
+    columns = shutil.get_terminal_size((sys.maxsize, 0)).columns
+    indent = max(map(len, texts)) + 4
+    beside = columns - indent >= 24
+    width = columns - indent if beside else max(24, columns - 4)
+    lines = [title]
+    for name, text in texts.items():
+        wrapped = textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False) or [""]
+        if not beside:
+            lines += [f"  {name}", *(f"    {line}" for line in wrapped)]
+            continue
+        lines += [f"  {name:{indent - 2}}{wrapped[0]}", *(" " * indent + line for line in wrapped[1:])]
+    return "\n".join([*(line.rstrip() for line in lines), ""])
 
 
 # --- train --------------------------------------------------------------------------------------------------------------
@@ -162,6 +223,7 @@ class TrainArguments(TrainingArguments):
 
 def _train(arguments: list[str]) -> None:
     algorithm, rest = _algorithm_first("train", arguments)
+    _refuse_as_hyperparameters(TrainArguments, rest)
     rest = _saved_settings(algorithm, rest) + rest  # of two flags of the same name, the later one counts
     options = _parse(_with_hyperparameters(TrainArguments, algorithm), rest, f"train {algorithm}")
     from jaxpg.experiment.run import run
@@ -215,6 +277,15 @@ def _saved_settings(algorithm: str, arguments: list[str]) -> list[str]:
     return flags
 
 
+def _refuse_as_hyperparameters(base: type, arguments: list[str]) -> None:
+    """Raises `InputError` for `--set.total-steps` and the like: they are flags without a group."""
+    flags = [field.name.replace("_", "-") for field in dataclasses.fields(base)]
+    for argument in arguments:
+        group, _, name = argument.partition("=")[0].replace("_", "-").partition(".")
+        if group in ("--set", "--grid", "--range") and name in flags:
+            raise InputError(f"{group}.{name} is no hyperparameter that can be set or swept like this: give --{name}")
+
+
 def _common(options: TrainingArguments) -> dict[str, Any]:
     """What `run` and `sweep` both take; also wakes the devices."""
     if options.total_steps is not None and options.total_steps < 1:
@@ -242,9 +313,14 @@ def _with_hyperparameters(base: type, algorithm: str, **groups: type) -> type:
         ],
     )
     members = {"set": hyperparameters, **groups}
+    steps = next(field for field in fields(lookup(algorithm).config_class) if field.name == "total_steps")
+    words = tyro.conf.arg(help=f"{steps.help}, per seed (default: {steps.default})", help_behavior_hint="")
     return dataclasses.make_dataclass(
         "Arguments",
-        [(name, kind, dataclasses.field(default_factory=kind)) for name, kind in members.items()],
+        [
+            ("total_steps", Annotated[int | None, words], None),
+            *((name, kind, dataclasses.field(default_factory=kind)) for name, kind in members.items()),
+        ],
         bases=(base,),
     )
 
@@ -293,6 +369,7 @@ class SweepArguments(TrainingArguments):
 
 def _sweep(arguments: list[str]) -> None:
     algorithm, rest = _algorithm_first("sweep", arguments)
+    _refuse_as_hyperparameters(SweepArguments, rest)
     settable = _settable(algorithm)
     groups = {
         "grid": _texts("Values; all combinations are trained. Layers as 64x64,32.", "A,B,C", settable),
@@ -324,7 +401,7 @@ def _sweep(arguments: list[str]) -> None:
         print(json.dumps(summary))
         return
     print(_sweep_words(summary))
-    Console().print(_best_table(summary))
+    print(_best_table(summary))
     best = f", the best configuration: {options.out / 'best.json'}" if summary["best"] else ""
     print(f"table and picture: {options.out / 'results.csv'}, {options.out / 'sweep.png'}{best}")
 
@@ -342,32 +419,34 @@ def _value(field: Field, text: str) -> Any:
         if field.kind is bool:
             return {"True": True, "False": False}[text]
         if typing.get_origin(field.kind) is tuple:
-            return [int(size) for size in text.split("x")]
+            return [whole_number(size) for size in text.split("x")]
         return float(text) if field.kind in (int, float) else text
     except (ValueError, KeyError):
         return text
 
 
-def _best_table(summary: dict[str, Any]) -> Table:
-    """The ten configurations of the highest score."""
+def _best_table(summary: dict[str, Any]) -> str:
+    """The ten configurations of the highest score, in whole lines whatever the terminal's width."""
     from jaxpg.experiment.sweep import rank
     from jaxpg.experiment.sweep_picture import value_text
 
     ranked = sorted(summary["results"], key=rank, reverse=True)
-    table = Table(box=None, header_style="bold")
-    for column in (*ranked[0]["hyperparameters"], "return", "95 % interval", ""):
-        table.add_column(column, justify="right", no_wrap=True)
+    rows = [[*ranked[0]["hyperparameters"], "return", "95 % interval", ""]]
     for result in ranked[:10]:
         low, high = result["iqm_ci"]
         interval = "" if low is None or summary["num_seeds"] == 1 else f"{low:,.1f} to {high:,.1f}"
         faults = [(len(result["diverged"]), "diverged"), (result["returns"].count(None) - len(result["diverged"]), "endless")]
-        table.add_row(
-            *(value_text(value) for value in result["hyperparameters"].values()),
-            "none" if result["iqm"] is None else f"{result['iqm']:,.1f}",
-            interval,
-            ", ".join(f"{count} {fault}" for count, fault in faults if count),
+        rows.append(
+            [
+                *(value_text(value) for value in result["hyperparameters"].values()),
+                "none" if result["iqm"] is None else f"{result['iqm']:,.1f}",
+                interval,
+                ", ".join(f"{count} {fault}" for count, fault in faults if count),
+            ]
         )
-    return table
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ("  ".join(text.rjust(width) for text, width in zip(row, widths, strict=True)) for row in rows)
+    return "\n".join(line.rstrip() for line in lines)
 
 
 def _sweep_words(summary: dict[str, Any]) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
-from jaxpg.algorithm import InputError, fields, lookup, still_read
+from jaxpg.algorithm import InputError, fields, lookup, plain_value, shortest, still_read
 from jaxpg.experiment.checkpoints import write_atomically
 from jaxpg.experiment.progress import say
 
@@ -29,8 +29,7 @@ def describe(
     """All that reproduces a run, for `config.json`."""
     values = {}
     for field in fields(lookup(algorithm).config_class):
-        value = getattr(config, field.name)
-        values[field.name] = float(value) if field.is_leaf else list(value) if isinstance(value, tuple) else value
+        values[field.name] = plain_value(field, getattr(config, field.name))
     return {
         "algorithm": algorithm,
         "env": env,
@@ -64,6 +63,8 @@ def read_description(folder: Path, kind: str = "run") -> dict[str, Any]:
         faulty = [name for name, kind in sorted(kinds.items()) if not isinstance(description.get(name), kind)]
         if faulty:
             raise ValueError(f"it has no valid {', '.join(faulty)}")
+        values = description["config"].items()  # older files have all digits of a float32
+        description["config"] = {name: shortest(value) if isinstance(value, float) else value for name, value in values}
     except (FileNotFoundError, NotADirectoryError) as error:
         raise InputError(f"{folder} holds no {kind}: there is no config.json") from error
     except (OSError, ValueError) as error:

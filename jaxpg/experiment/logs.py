@@ -16,6 +16,7 @@ from tensorboardX.record_writer import masked_crc32c
 
 from jaxpg.algorithm import InputError
 from jaxpg.experiment.checkpoints import write_atomically
+from jaxpg_envs.suites import how_to_install
 
 Row = dict[str, Any]
 Log = Callable[[Row], None]
@@ -83,7 +84,7 @@ def _record(content: bytes) -> bytes:
 def require_wandb() -> None:
     """Raises `InputError` if the package `wandb` is not installed."""
     if importlib.util.find_spec("wandb") is None:
-        raise InputError("--wandb needs the package wandb: pip install 'jaxpg[wandb]'")
+        raise InputError(f"--wandb needs the package wandb: {how_to_install('wandb')}")
 
 
 def weights_and_biases(project: str, folder: Path, config: dict[str, Any]) -> Log:

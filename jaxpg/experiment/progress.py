@@ -1,12 +1,15 @@
 """Progress on the terminal: a bar where there is one, a line now and then where there is not."""
 
+import contextlib
 import time
+from collections.abc import Iterator
 from types import TracebackType
 
 from rich.console import Console
 from rich.progress import (
     BarColumn,
     Progress,
+    ProgressColumn,
     TaskProgressColumn,
     TextColumn,
     TimeElapsedColumn,
@@ -21,6 +24,15 @@ def say(console: Console, text: str) -> None:
     console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
+@contextlib.contextmanager
+def stage(console: Console, text: str) -> Iterator[None]:
+    """Shows what is being done while it lasts: with a spinner on a terminal, as a line where there is none."""
+    if not console.is_terminal:
+        say(console, f"{text} …")
+    with console.status(f"{text} …"):
+        yield
+
+
 class RunProgress:
     """Shows updates done, return, steps per second and time left; a context manager.
 
@@ -31,17 +43,21 @@ class RunProgress:
         self._console, self._title, self._total, self._score_name = console, title, num_updates, score_name
         self._live = console.is_terminal
         self._last_line = time.monotonic()
-        self._bar = Progress(
+        columns: list[ProgressColumn] = [
             TextColumn("[bold]{task.description}"),
             BarColumn(),
             TaskProgressColumn(),
-            TextColumn(score_name + " {task.fields[score]} · {task.fields[speed]} steps/s ·"),
-            TimeElapsedColumn(),
             TextColumn("· left"),
             TimeRemainingColumn(),
-            console=console,
-            disable=not self._live,
-        )
+            TextColumn("· " + score_name + " {task.fields[score]} · {task.fields[speed]} steps/s"),
+            TimeElapsedColumn(),
+        ]
+        # Where a line of all would be cut, the title stands above, and the numbers have it for themselves.
+        self._title_above = self._live and console.width < len(title) + 85
+        if self._title_above:
+            columns = columns[2:-1]
+            say(console, title)
+        self._bar = Progress(*columns, console=console, disable=not self._live)
         self._task = self._bar.add_task(title, total=num_updates, completed=done, score="-", speed="-")
 
     def __enter__(self) -> "RunProgress":
@@ -53,6 +69,8 @@ class RunProgress:
 
     def retitle(self, title: str) -> None:
         """Says what is going on now."""
+        if self._title_above and title != self._title:
+            say(self._console, title)
         self._title = title
         self._bar.update(self._task, description=title)
 

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxpg.algorithm import Field, InputError, check_value, require_read, unknown
+from jaxpg.algorithm import Field, InputError, check_value, plain_value, require_read, shortest, unknown, written
 from jaxpg.experiment.sweep_picture import value_text
 
 Configuration = dict[str, Any]  # the swept fields and their values
@@ -53,7 +53,7 @@ def check_space(
                 raise InputError(f"{algorithm}: {name} has {words}: give one of them")
     for name, values in grid.items():
         if isinstance(values, str) or not isinstance(values, Sequence | np.ndarray | jax.Array):
-            raise InputError(f"{algorithm}: the grid of {name} must be a sequence of values, got {values!r}")
+            raise InputError(f"{algorithm}: the grid of {name} must be a sequence of values, got {written(values)}")
         if len(values) == 0:
             raise InputError(f"{algorithm}: the grid of {name} is empty")
     for name in ranges:
@@ -88,14 +88,9 @@ def checked_range(algorithm: str, field: Field, interval: Any) -> list[Any]:
 
 
 def _as_written(interval: Any) -> str:
-    return ",".join(map(str, interval)) if isinstance(interval, list | tuple) else repr(interval)
-
-
-def plain_value(field: Field, value: Any) -> Any:
-    """A checked value as JSON has it: of a float32, the shortest number that is rounded to it."""
-    if field.is_leaf:
-        return float(str(np.float32(value)))
-    return list(value) if isinstance(value, tuple) else value
+    if not isinstance(interval, list | tuple):
+        return written(interval)
+    return ",".join(end if isinstance(end, str) else written(end) for end in interval)
 
 
 def require_all_read(
@@ -117,7 +112,7 @@ def draw(ranges: dict[str, list[Any]], number: int, seed: int) -> list[Configura
     columns = {}
     for (name, (low, high, *log)), u in zip(ranges.items(), uniform.T, strict=True):
         values = low * (high / low) ** u if log else low + (high - low) * u
-        columns[name] = [float(str(value)) for value in np.clip(values, low, high).astype(np.float32)]
+        columns[name] = [shortest(value) for value in np.clip(values, low, high).astype(np.float32)]
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 

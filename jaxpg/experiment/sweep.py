@@ -23,7 +23,7 @@ from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Bool, Float, PyTree
 from rich.console import Console
 
-from jaxpg.algorithm import Algorithm, Field, InputError, Metrics, Policy, fields, lookup, make
+from jaxpg.algorithm import Algorithm, Field, InputError, Metrics, Policy, fields, lookup, make, shortest
 from jaxpg.experiment.checkpoints import write_atomically
 from jaxpg.experiment.devices import seed_mesh
 from jaxpg.experiment.environment import find_environment
@@ -51,7 +51,6 @@ from jaxpg.experiment.search_space import (
     combine,
     draw,
     in_order,
-    plain_value,
     require_all_read,
 )
 from jaxpg.experiment.statistics import bootstrap_interval, interquartile_mean
@@ -121,7 +120,7 @@ def sweep(
         algorithm, environment.name, dict(env_options or {}), seed, num_seeds, num_devices, groups[0].agent.config
     )
     shared = {name: value for name, value in description["config"].items() if name not in values | intervals}
-    description["config"] = {name: plain_value(known[name], value) for name, value in shared.items()}
+    description["config"] = shared
     description |= {"grid": values, "ranges": intervals, "random": random}
     if environment.source:
         description["env_source"] = environment.source
@@ -416,7 +415,7 @@ def _table(summary: dict[str, Any]) -> str:
     writer.writerow(["configuration", *names, "iqm", "iqm_low", "iqm_high", *seeds, "diverged", "group", "seconds"])
     for result in summary["results"]:
         values = [value_text(value, digits=9) for value in result["hyperparameters"].values()]
-        scores = [result["iqm"], *result["iqm_ci"], *result["returns"]]
+        scores = [x if x is None else shortest(np.float32(x)) for x in (result["iqm"], *result["iqm_ci"], *result["returns"])]
         rest = [len(result["diverged"]), result["group"], f"{result['seconds']:.3f}"]
         writer.writerow([result["configuration"], *values, *scores, *rest])
     return text.getvalue()

@@ -1,3 +1,4 @@
+import importlib
 import json
 import re
 import shutil
@@ -14,6 +15,9 @@ from jaxpg.algorithm import REGISTRY, fields
 from jaxpg.experiment import evaluate_run, load
 
 CART_POLE = "--env CartPole-v1 --out run"
+COMMAND_LINE = importlib.import_module("jaxpg.experiment.command_line")
+
+SAME_RUN = f"--env CartPole-v1 --out a-run --resume --num-seeds 2 --total-steps {commands.TOTAL_STEPS} {commands.TINY}"
 
 # --- Mistakes -------------------------------------------------------------------------------------------------------------
 
@@ -30,7 +34,9 @@ MISTAKES = {
     "train ppo --env CartPole-v1": ["--out"],
     f"train ppo {CART_POLE} --set.lerning-rate 1": ["--set.lerning-rate", "--set.learning-rate"],
     f"train ppo {CART_POLE} --num-seed 1": ["--num-seed", "--num-seeds"],
-    f"train ppo {CART_POLE} --set.total-steps 100": ["--set.total-steps", "--total-steps"],
+    f"train ppo {CART_POLE} --set.total-steps 100": ["--set.total-steps is no hyperparameter", "give --total-steps"],
+    f"train ppo {CART_POLE} --set.num_seeds=2": ["--set.num-seeds is no hyperparameter", "give --num-seeds"],
+    f"sweep ppo {CART_POLE} --grid.total-steps 1e5,1e6": ["--grid.total-steps is no hyperparameter", "give --total-steps"],
     f"train ppo {CART_POLE} --set.num-minibatches 7": ["num_minibatches = 7", "16 * 128 = 2048", "nearest that does is 8"],
     f"train ppo {CART_POLE} --set.learning-rate fast": ["--set.learning-rate", "fast"],
     f"train ppo {CART_POLE} --set.learning-rate -1": ["learning_rate must lie in [0, inf)", "-1"],
@@ -38,14 +44,19 @@ MISTAKES = {
     f"train ppo {CART_POLE} --set.learning-rate inf": ["learning_rate must lie in [0, inf)", "inf"],
     f"train ppo {CART_POLE} --set.discount 1.5": ["discount must lie in [0, 1]", "1.5"],
     f"train ppo {CART_POLE} --set.num-envs 0": ["num_envs must be at least 1, got 0"],
-    f"train ppo {CART_POLE} --set.num-envs 2.5": ["--set.num-envs", "2.5"],
-    f"train ppo {CART_POLE} --set.hidden-sizes 8 x": ["--set.hidden-sizes", "x"],
+    f"train ppo {CART_POLE} --set.num-envs 2.5": ["--set.num-envs: must be a whole number", "got '2.5'"],
+    f"train ppo {CART_POLE} --set.hidden-sizes 8 x": ["--set.hidden-sizes: must be a whole number", "got 'x'"],
+    f"train ppo {CART_POLE} --set.hidden-sizes 8 1e-3": ["--set.hidden-sizes: must be a whole number", "got '1e-3'"],
     f"train ppo {CART_POLE} --set.hidden-sizes 0": ["hidden_sizes must be at least 1, got 0"],
     f"train ppo {CART_POLE} --set.activation gelu": ["--set.activation", "gelu", "tanh", "relu", "swish"],
     f"train pmoe_ppo {CART_POLE}": ["pmoe_ppo needs continuous actions", "CartPole-v1", "ppo"],
     f"train ppo {CART_POLE} --total-steps 0": ["--total-steps must be at least 1, got 0"],
     f"train ppo {CART_POLE} --total-steps -5": ["--total-steps must be at least 1, got -5"],
-    f"train ppo {CART_POLE} --total-steps many": ["--total-steps", "many"],
+    f"train ppo {CART_POLE} --total-steps many": ["--total-steps: must be a whole number", "'many'"],
+    f"train ppo {CART_POLE} --total-steps 1.5": ["--total-steps: must be a whole number, such as 1000000 or 1e6", "got '1.5'"],
+    f"train ppo {CART_POLE} --total-steps 1e-3": ["--total-steps: must be a whole number", "got '1e-3'"],
+    f"train ppo {CART_POLE} --total-steps 1e999999999": ["--total-steps: must be a whole number", "got '1e999999999'"],
+    f"train ppo {CART_POLE} --num-seeds 1.5": ["--num-seeds: must be a whole number", "got '1.5'"],
     f"train ppo {CART_POLE} --seed -1": ["seed must lie in [0, 2^32), got -1"],
     f"train ppo {CART_POLE} --seed one": ["--seed", "one"],
     f"train ppo {CART_POLE} --num-seeds 0": ["num_seeds", "at least 1", "got 0"],
@@ -65,7 +76,9 @@ MISTAKES = {
     "evaluate nowhere": ["nowhere holds no run"],
     "evaluate a-file": ["a-file holds no run"],
     "evaluate a-run --episodes 0": ["--episodes must be at least 1, got 0"],
-    "evaluate a-run --episodes few": ["--episodes", "few"],
+    "evaluate a-run --episodes few": ["--episodes: must be a whole number", "few"],
+    "evaluate a-run --episodes nan": ["--episodes: must be a whole number", "nan"],
+    f"train ppo {SAME_RUN} --set.learning-rate 1e-3": ["its learning_rate is 0.0003, not 0.001;"],
     "evaluate a-run --env CartPol-v1": ['unknown environment "CartPol-v1"', 'did you mean "CartPole-v1"'],
     "evaluate a-run --env Acrobot-v1": ["trained with the observation_space", "Acrobot-v1"],
     "evaluate a-run --json --env-options x": ["--env-options takes KEY=VALUE", "'x'"],
@@ -76,6 +89,7 @@ MISTAKES = {
     "plot a-run --out a-file/x.png": ["cannot write the picture 'a-file/x.png'"],
     "plot a-run --out x.png --metric episode_retrun": ["'episode_retrun'", "did you mean 'episode_return'"],
     "list --jsn": ["--jsn", "--json"],
+    "list --filter no-such-thing": ["no algorithm or environment has 'no-such-thing'", "`jaxpg list` shows all"],
 }
 
 
@@ -132,6 +146,28 @@ def test_help_lists_every_hyperparameter(jaxpg):
         assert jaxpg(arguments)[0] == 0
 
 
+@pytest.mark.parametrize("text", ["1e3", "1_000", "1000", "1000.0", "0.1e4"])
+def test_whole_numbers_as_people_type_them(text, jaxpg, monkeypatch):
+    """In every integer flag, with dashes or underscores."""
+    given = {}
+    monkeypatch.setattr(COMMAND_LINE, "run", lambda *_, **arguments: given.update(arguments))
+    monkeypatch.setattr(COMMAND_LINE, "use_cpu_devices", lambda *_, **__: None)
+    monkeypatch.setattr(COMMAND_LINE, "_words", lambda *_: "")
+    flags = "--total-steps {0} --seed {0} --num_seeds {0} --num-devices {0} --set.num_envs {0} --set.hidden-sizes {0} 8 {0}"
+    assert jaxpg(f"train ppo {CART_POLE} {flags.format(text)}")[0] == 0
+    names = ("total_steps", "seed", "num_seeds", "num_devices", "num_envs", "hidden_sizes")
+    found = [given[name] for name in names]
+    assert found == [1000, 1000, 1000, 1000, 1000, (1000, 8, 1000)]
+    assert all(type(value) is int for value in [*found[:-1], *found[-1]])
+
+
+def test_help_says_how_long_a_run_is_by_default(jaxpg):
+    for command, default in (("train ppo", "500000"), ("sweep dqn", "100000"), ("train map_elites", "64000000")):
+        _, stdout, _ = jaxpg(f"{command} --help")
+        said = " ".join(re.sub("[│╭╮╰╯─]", " ", stdout).split())
+        assert re.search(rf"--total-steps INT environment steps [^()]*\(default: {default}\)", said)
+
+
 def test_list(jaxpg):
     code, stdout, _ = jaxpg("list --json")
     assert code == 0
@@ -141,7 +177,45 @@ def test_list(jaxpg):
     assert [row["id"] for row in listed["environments"]] == [entry.id for entry in jaxpg_envs.registered()]
     code, stdout, _ = jaxpg("list")
     assert code == 0
-    assert "CartPole-v1" in stdout
+    lines = stdout.splitlines()  # not a terminal: a line for each
+    for entry in jaxpg_envs.registered():
+        assert any(line.split() == [entry.id, *entry.description.split()] for line in lines)
+
+
+@pytest.mark.parametrize("columns", [40, 80, 200])
+def test_list_fits_the_terminal_with_whole_names(columns, jaxpg, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    code, stdout, _ = jaxpg("list")
+    assert code == 0
+    lines = stdout.splitlines()
+    assert max(map(len, lines)) <= columns
+    names = [line.split()[0] for line in lines if re.match(r"  \S", line)]
+    assert sorted(names) == sorted([*REGISTRY, *(entry.id for entry in jaxpg_envs.registered())])
+    said = " ".join(stdout.split())
+    for entry in REGISTRY.values():
+        assert f"{entry.name} {entry.paper}; {entry.actions} actions; {entry.status}" in said
+    for entry in jaxpg_envs.registered():
+        assert f"{entry.id} {entry.description}".strip() in said
+
+
+@pytest.mark.parametrize(
+    ("text", "algorithms", "environments"),
+    [
+        ("pmoe", ["pmoe_ppo", "pmoe_sac", "soft_option_critic"], []),
+        ("brax/*uni", [], ["brax/ant_uni", "brax/halfcheetah_uni", "brax/hopper_uni", "brax/walker2d_uni"]),
+        ("CARTPOLE-v", ["qr_dqn"], ["CartPole-v1", "StatelessCartPole-v1"]),
+        ("schulman", ["ppo", "trpo"], []),
+        ("seen in part", [], ["Maze-v0"]),
+    ],
+)
+def test_list_filtered(text, algorithms, environments, jaxpg):
+    code, stdout, _ = jaxpg(f"list --json --filter '{text}'")
+    listed = json.loads(stdout)
+    assert code == 0
+    assert [row["name"] for row in listed["algorithms"]] == algorithms
+    assert [row["id"] for row in listed["environments"]] == environments
+    code, stdout, _ = jaxpg(f"list --filter '{text}'")
+    assert [line.split()[0] for line in stdout.splitlines() if line.startswith("  ")] == [*algorithms, *environments]
 
 
 def test_evaluate(jaxpg, finished_run):

@@ -109,5 +109,5 @@ def test_weights_and_biases_gets_the_means(tmp_path, monkeypatch):
 
 def test_weights_and_biases_is_asked_for_by_name(monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)
-    with pytest.raises(InputError, match=r"--wandb needs the package wandb: pip install 'jaxpg\[wandb\]'"):
+    with pytest.raises(InputError, match=r"wandb: .*pip install -c requirements.lock -e '\.\[wandb\]'$"):
         logs.require_wandb()

@@ -283,3 +283,15 @@ def test_a_damaged_summary_is_named(copy_of_run):
     (copy_of_run / "summary.json").write_text('{"returns": [')
     with pytest.raises(InputError, match=r"summary\.json is damaged .*: delete it, then continue with --resume"):
         resume(copy_of_run)
+
+
+def test_a_folder_with_all_digits_of_a_float32_continues(finished_run, copy_of_run):
+    """As they were written before."""
+    config = json.loads((copy_of_run / "config.json").read_text())
+    config["config"] |= {"learning_rate": 0.0003000000142492354, "discount": 0.9900000095367432}
+    (copy_of_run / "config.json").write_text(json.dumps(config))
+    settings = {"num_seeds": 2, "total_steps": commands.TOTAL_STEPS, "resume": True, **commands.SETTINGS}
+    run("ppo", "CartPole-v1", copy_of_run, **settings)
+    assert digest(copy_of_run) == digest(finished_run)
+    with pytest.raises(InputError, match=r"its learning_rate is 0\.0003, not 0\.001;"):
+        run("ppo", "CartPole-v1", copy_of_run, learning_rate=1e-3, **settings)

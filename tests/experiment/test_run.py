@@ -86,6 +86,7 @@ def test_tensorboard_shows_the_same(finished_run):
 def test_config_json_reproduces_the_run(finished_run, finished_digest, tmp_path, monkeypatch):
     saved = strict_json((finished_run / "config.json").read_text())
     assert saved["versions"]["jax"] == importlib.metadata.version("jax")
+    assert (saved["config"]["learning_rate"], saved["config"]["discount"]) == (3e-4, 0.99)  # not 0.0003000000142492354
     arguments = {name: saved[name] for name in ("algorithm", "env", "env_options", "seed", "num_seeds", "num_devices")}
     traced, alive = [], []
     advance, append = RUNNER.advance, RUNNER.logs.append

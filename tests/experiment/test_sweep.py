@@ -198,7 +198,10 @@ def test_the_folder(finished):
     for line, result in zip(rows, summary["results"], strict=True):
         named = {"iqm": result["iqm"], "iqm_low": result["iqm_ci"][0], "iqm_high": result["iqm_ci"][1]}
         named |= {f"return_{seed}": value for seed, value in enumerate(result["returns"])} | result["hyperparameters"]
-        assert {name: float(line[name]) if line[name] else None for name in named} == named
+        assert {name: np.float32(line[name]) if line[name] else None for name in named} == {
+            name: None if value is None else np.float32(value) for name, value in named.items()
+        }
+        assert all(len(line[name]) <= 14 for name in named)  # no digits that a float32 does not have
         assert int(line["diverged"]) == len(result["diverged"])
     best = read(folder, "best.json")
     assert best["config"] == config["config"] | summary["best"]["hyperparameters"]
@@ -525,3 +528,12 @@ def test_the_places_of_values():
     many = coordinate("learning_rate", list(np.geomspace(1e-5, 1e-2, 30)))
     assert {"0.001", "0.0003"} <= set(many.ticks().values())
     assert all(1e-5 <= tick <= 1e-2 for tick in many.ticks())
+
+
+def test_the_table_of_the_best_is_whole_in_a_narrow_terminal(finished, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "20")
+    table = COMMAND_LINE._best_table(read(finished[0]))
+    names, *rows = table.splitlines()
+    assert names.split() == ["num_steps", "learning_rate", "return", "95", "%", "interval"]
+    assert [row.split()[:2] for row in rows][-2:] == [["16", "1e+38"], ["32", "1e+38"]]
+    assert "…" not in table

@@ -1,5 +1,6 @@
 """What the contract in `test_conformance.py` does not say of the suites that are extras. How to run it: see there."""
 
+import re
 import sys
 
 import jax
@@ -59,7 +60,8 @@ def test_a_suite_that_is_not_installed(suite, monkeypatch):
     for module in (suite, "craftax.craftax_env", "mujoco_playground"):
         monkeypatch.setitem(sys.modules, module, None)
     name = next(iter(SUITES[suite]))
-    with pytest.raises(EnvironmentInputError, match=rf"^{suite}/{name} is not installed .*: pip install 'jaxpg\[{suite}\]'$"):
+    hint = re.escape(f".venv/bin/pip install -c requirements.lock -e '.[{suite}]'")  # as the README says it
+    with pytest.raises(EnvironmentInputError, match=rf"^{suite}/{name} is not installed .*: in jaxpg's folder, {hint}$"):
         jaxpg_envs.make(f"{suite}/{name}")
 
 

@@ -102,6 +102,7 @@ def cma_me(config: CMAMEConfig, env: Any, params: PyTree) -> Algorithm:
 
     def begin(key: jax.Array, means: PyTree) -> PyTree:
         states = jax.vmap(lambda key, mean: strategy.init(key, mean, options))(jax.random.split(key, number), means)
+        states = states.replace(best_solution=states.mean)  # not NaN, which `jax_debug_nans` takes for a mistake
         return jax.tree.map(lambda x: jax.lax.convert_element_type(x, x.dtype), states)  # of Python's numbers too
 
     def ask(key: jax.Array, states: PyTree) -> tuple[PyTree, PyTree]:

@@ -67,10 +67,10 @@ class Emitter(NamedTuple):
     Attributes:
       operators: how many offspring of a generation each operator makes, in the order of their rows.
       emit: `(key, emitter, repertoire) -> (genotypes, targets)`, leaves (offspring, ...): the offspring, and the descriptor
-        that each was meant to achieve, NaN for those that were meant to achieve any.
+        that each was meant to achieve, infinite for those that were meant to achieve any.
       init: `key -> emitter`, its state.
       learn: `(key, emitter, repertoire, episodes, targets) -> (emitter, metrics)`, after the offspring's episodes, which were
-        added to the repertoire; what was achieved stands in for NaN in targets.
+        added to the repertoire; what was achieved stands in for infinite targets.
       more_episodes: episodes that `learn` runs itself.
     """
 
@@ -95,7 +95,7 @@ def together(*stacks: PyTree) -> PyTree:
 
 def untargeted(number: int, task: Task) -> Float[Array, "offspring descriptor"]:
     """The targets of offspring without any."""
-    return jnp.full((number, len(task.low)), jnp.nan)
+    return jnp.full((number, len(task.low)), jnp.inf)
 
 
 def as_algorithm(config: QualityDiversityConfig, task: Task, controller: Controller, emitter: Emitter) -> Algorithm:
@@ -124,7 +124,7 @@ def as_algorithm(config: QualityDiversityConfig, task: Task, controller: Control
         )
         episodes = run_genotypes(episode_key, task, controller, genotypes)
         repertoire, added = add(state.repertoire, genotypes, episodes.fitnesses, episodes.descriptors)
-        targets = jnp.where(jnp.isnan(targets), episodes.descriptors, targets)
+        targets = jnp.where(jnp.isinf(targets), episodes.descriptors, targets)
         learned, metrics = emitter.learn(learn_key, state.emitter, repertoire, episodes, targets)
         metrics = metrics | score(repertoire) | _additions(emitter, added) | _episode_metrics(episodes)
         return QualityDiversityState(key, repertoire, learned, increment(state.updates)), metrics

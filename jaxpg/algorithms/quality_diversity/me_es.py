@@ -56,7 +56,7 @@ class Strategy(NamedTuple):
       mean, optimizer_state: where the next step begins.
       latest: what the last step led to, which was the end of a climb where it is not the mean: evaluated in any case.
       noise: of half of the samples, leaves (pair, ...); the others' is its negative.
-      achieved: descriptors of the last `MEANS` evaluated `latest`, NaN where there are none yet.
+      achieved: descriptors of the last `MEANS` evaluated `latest`, infinite where there are none yet.
       steps: how many were made.
     """
 
@@ -71,7 +71,7 @@ class Strategy(NamedTuple):
 def novelty(
     descriptors: Float[Array, "*batch descriptor"], achieved: Float[Array, "mean descriptor"]
 ) -> Float[Array, "*batch"]:
-    """Mean squared distance to the `NEIGHBOURS` nearest of those achieved, NaN being none; 0 where there is none at all.
+    """Mean squared distance to the `NEIGHBOURS` nearest of those achieved, infinite being none; 0 if there is none at all.
 
     Source: Colas et al. 2020; squared as in the official code.
     """
@@ -140,7 +140,7 @@ def me_es(config: MEESConfig, env: Any, params: PyTree) -> Algorithm:
     def init(key: jax.Array) -> Strategy:
         noise_key, key = jax.random.split(key)
         mean = controller.init(key)
-        achieved = jnp.full((MEANS, len(task.low)), jnp.nan)
+        achieved = jnp.full((MEANS, len(task.low)), jnp.inf)
         return Strategy(mean, optimizer.init(mean), mean, draw_noise(noise_key, mean), achieved, jnp.int32(0))
 
     def emit(key: jax.Array, strategy: Strategy, _: Repertoire) -> tuple[PyTree, Float[Array, "offspring descriptor"]]:

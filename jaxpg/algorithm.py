@@ -14,14 +14,13 @@ import numpy as np
 from flax import struct
 from jaxtyping import PyTree
 
+from jaxpg.errors import InputError
+from jaxpg.interface import require_interface
+
 State: TypeAlias = PyTree
 Metrics: TypeAlias = dict[str, jax.Array]
 # A float or a traced float32 scalar. Not narrower, because `vmap` and `tree.map` put other leaves in its place.
 Scalar: TypeAlias = Any
-
-
-class InputError(ValueError):
-    """A mistake of the user's: the message names the bad value, what is allowed and the nearest match."""
 
 
 @struct.dataclass
@@ -256,6 +255,8 @@ def make(name: str, env: Any, params: PyTree, **hyperparameters: Any) -> Algorit
       InputError: an unknown name or field, a bad value, or an environment the algorithm cannot act in.
     """
     entry = lookup(name)
-    algorithm = entry.factory(configure(name, entry.config_class, hyperparameters), env, params)
+    config = configure(name, entry.config_class, hyperparameters)
+    require_interface(env, params)
+    algorithm = entry.factory(config, env, params)
     # Compiled once per algorithm, so that a plain Python loop over `update` is fast too.
     return algorithm._replace(init=jax.jit(algorithm.init), update=jax.jit(algorithm.update))

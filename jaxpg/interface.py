@@ -17,8 +17,8 @@ RETURNS = ("observation", "state", "reward", "terminated", "truncated", "info")
 def require_interface(env: Any, params: PyTree) -> None:
     """Checks `reset`, `step` and the spaces of an environment; traces `reset` and `step` once and computes nothing.
 
-    Not looked at are environments of `jaxpg_envs`, some of which take seconds to trace, those with levels (`sample_level`), as
-    their parameters may hold a whole set of levels, and None, for algorithms that need none. Parameters may be traced. Spaces of
+    Not looked at are environments of `jaxpg_envs`, some of which take seconds to trace, those with levels (`sample_level`),
+    whose parameters may hold a set of them, and None, for algorithms that need none. Parameters may be traced. Spaces of
     an unknown kind are left to the algorithm, which says what it takes.
 
     Raises:

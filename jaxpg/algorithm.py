@@ -15,14 +15,13 @@ import numpy as np
 from flax import struct
 from jaxtyping import PyTree
 
+from jaxpg.errors import InputError
+from jaxpg.interface import require_interface
+
 State: TypeAlias = PyTree
 Metrics: TypeAlias = dict[str, jax.Array]
 # A float or a traced float32 scalar. Not narrower, because `vmap` and `tree.map` put other leaves in its place.
 Scalar: TypeAlias = Any
-
-
-class InputError(ValueError):
-    """A mistake of the user's: the message names the bad value, what is allowed and the nearest match."""
 
 
 @struct.dataclass
@@ -386,7 +385,9 @@ def rebuild(name: str, env: Any, params: PyTree, saved: dict[str, Any]) -> Algor
 
 def _build(name: str, env: Any, params: PyTree, hyperparameters: dict[str, Any]) -> Algorithm:
     entry = lookup(name)
-    algorithm = entry.factory(configure(name, entry.config_class, hyperparameters), env, params)
+    config = configure(name, entry.config_class, hyperparameters)
+    require_interface(env, params)
+    algorithm = entry.factory(config, env, params)
     # Compiled once per algorithm, so that a plain Python loop over `update` is fast too.
     return algorithm._replace(init=jax.jit(in_32_bits(algorithm.init)), update=jax.jit(in_32_bits(algorithm.update)))
 

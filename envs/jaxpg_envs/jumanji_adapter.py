@@ -18,8 +18,8 @@ class JumanjiEnvironment(SuiteEnvironment):
 
     Observations are dictionaries with jumanji's field names, action masks among them; actions of several integers
     are `MultiDiscrete`. A last step with discount 0 is terminated, any other is truncated: jumanji gives discount
-    0 at its own `time_limit` too, which the agent sees coming in `step_count`. `max_steps_in_episode` is another
-    limit, and truncates.
+    0 at its own `time_limit` too. The agent sees that coming in `step_count`, except in PacMan, which shows no clock.
+    `max_steps_in_episode` is another limit, and truncates.
     """
 
     def __init__(self, jumanji_environment: Any, name: str, max_steps_in_episode: int = 10_000) -> None:

@@ -30,6 +30,10 @@ class PgxEnvironment(SuiteEnvironment):
     An observation is a dictionary of pgx's `observation` and `legal_action_mask`, an illegal action loses at
     once; in MinAtar's games every action is legal, and the observation is the array alone. Where the opponent
     ended the game, the final observation is that of the player to move.
+
+    Some games have a limit of moves, the opponent's included, at which pgx terminates them: chess and shogi 512, gardner_chess
+    and animal_shogi 256, Go twice its points. The two chesses and animal_shogi show in the observation how near it is; Go and
+    shogi do not, so that their values cannot tell it from other ends.
     """
 
     def __init__(
@@ -42,7 +46,7 @@ class PgxEnvironment(SuiteEnvironment):
             name: what `name` returns.
             opponent: maps key, observation and legal actions of the player to move to an action. It is part of
                 the compiled program: close over its parameters.
-            max_steps_in_episode: time limit in `default_params`; pgx's games have none.
+            max_steps_in_episode: time limit in `default_params`, which truncates; pgx's own limits terminate.
         """
         self.game = game
         self._opponent = opponent

@@ -48,7 +48,12 @@ def make(name: str, /, impl: str = "jax", max_steps_in_episode: int | None = Non
     """Playground's `name`; `kwargs` override entries of its configuration, such as `ctrl_dt` (seconds).
 
     `impl` is MJX's implementation: "jax" runs everywhere, "warp" needs an NVIDIA GPU.
+
+    Raises:
+        ValueError: `action_repeat` is not 1: Playground leaves it to wrappers that are not used here.
     """
+    if kwargs.get("action_repeat", 1) != 1:
+        raise ValueError("action_repeat is not supported; hold actions for longer by ctrl_dt (seconds), a multiple of sim_dt")
     config = dm_control_suite.get_default_config(name)
     playground = dm_control_suite.load(name, config, {"impl": impl, **kwargs})
     return PlaygroundEnvironment(playground, f"playground/{name}", max_steps_in_episode or config.episode_length)

@@ -145,8 +145,16 @@ def register(id: str, factory: Callable[..., tuple[Any, Any]]) -> None:
         factory: `factory(**kwargs)` returns `(env, params)` with gymnax's interface.
 
     Raises:
-        EnvironmentInputError: `id` is taken.
+        EnvironmentInputError: `id` is no text or taken, or `factory` is no function that makes the pair.
     """
+    if not isinstance(id, str) or not id:
+        raise EnvironmentInputError(f'the name of an environment must be a text such as "MyEnv-v0", got {id!r}')
+    if not callable(factory) or inspect.isclass(factory):
+        what = f"the class {factory.__name__}" if inspect.isclass(factory) else repr(factory)
+        raise EnvironmentInputError(
+            f'environment "{id}": register takes a function that returns (env, params), got {what}; '
+            "write for example: lambda: (MyEnv(), params)"
+        )
     if any(entry.id == id for entry in registered()):
         raise EnvironmentInputError(f'environment "{id}" is registered already; choose another name')
     description = (inspect.getdoc(factory) or "").partition("\n")[0]
@@ -235,7 +243,11 @@ def _make_own(id: str, factory: Callable[..., tuple[Any, Any]], kwargs: dict[str
     _refuse_unknown(id, kwargs, factory)
     made = factory(**kwargs)
     if not isinstance(made, tuple) or len(made) != 2:
-        raise EnvironmentInputError(f'the factory of "{id}" must return (env, params), but it returned {type(made).__name__}')
+        returned = f"{len(made)} values" if isinstance(made, tuple) else f"a {type(made).__name__}"
+        raise EnvironmentInputError(
+            f'the factory of environment "{id}" must return the pair (env, params), but returned {returned}; params may be None '
+            "or any pytree"
+        )
     return made
 
 

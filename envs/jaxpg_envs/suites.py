@@ -15,7 +15,7 @@ _JUMANJI = {
     "MMST-v0": "connect nodes by several spanning trees",
     "Maze-v0": "find the way out of a maze",
     "Minesweeper-v0": "open a board without hitting a mine",
-    "PacMan-v1": "eat pellets, avoid ghosts",
+    "PacMan-v1": "eat pellets, avoid ghosts; over after 1000 steps, which one does not see coming",
     "RobotWarehouse-v0": "bring shelves with four robots",
     "RubiksCube-partly-scrambled-v0": "solve a cube at most seven turns away",
     "RubiksCube-v0": "solve a scrambled cube",
@@ -29,13 +29,13 @@ _JUMANJI = {
 
 _PGX = {
     "2048": "slide and merge tiles",
-    "animal_shogi": "Shogi on 3 x 4",
+    "animal_shogi": "Shogi on 3 x 4; over after 256 moves",
     "backgammon": "Backgammon",
-    "chess": "chess",
+    "chess": "chess; over after 512 moves",
     "connect_four": "four in a row, by gravity",
-    "gardner_chess": "chess on 5 x 5",
-    "go_19x19": "Go on 19 x 19",
-    "go_9x9": "Go on 9 x 9",
+    "gardner_chess": "chess on 5 x 5; over after 256 moves",
+    "go_19x19": "Go on 19 x 19; over after 722 moves, which one does not see coming",
+    "go_9x9": "Go on 9 x 9; over after 162 moves, which one does not see coming",
     "hex": "connect two sides of a board of hexagons",
     "kuhn_poker": "poker with three cards",
     "leduc_holdem": "poker with six cards and two rounds",
@@ -45,7 +45,7 @@ _PGX = {
     "minatar-seaquest": "MinAtar: rescue divers with a submarine that needs air",
     "minatar-space_invaders": "MinAtar: shoot descending aliens",
     "othello": "Othello",
-    "shogi": "Shogi",
+    "shogi": "Shogi; over after 512 moves, which one does not see coming",
     "tic_tac_toe": "three in a row",
 }
 

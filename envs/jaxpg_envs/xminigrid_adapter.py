@@ -16,7 +16,8 @@ class XMiniGridEnvironment(SuiteEnvironment):
     An observation is what the agent sees of the grid, a tile and a colour for each cell, uint8. The reward at the
     goal falls with the time as a part of `params.max_steps_in_episode`. `params.suite` are XLand-MiniGrid's
     parameters: sizes are fixed when the environment is made, but the `ruleset` of XLand, its goal, rules and
-    objects, may differ between the environments of a batch.
+    objects, may differ between the environments of a batch. An episode ends at the first success: to remember over several
+    trials, an agent would need a wrapper that makes one episode of them.
     """
 
     def __init__(self, grid: Any, grid_params: Any, name: str) -> None:

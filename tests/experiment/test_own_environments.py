@@ -72,7 +72,7 @@ def test_a_factory_on_the_command_line(project, jaxpg):
         ("own_walk:mak", r'own_walk has no "mak"; did you mean "make"\?'),
         ("own_wall:make", "there is no module 'own_wall' in .* run the command in the folder that holds it, or install it"),
         ("own_walk:number", r'"own_walk:number" is 3: give a function that returns \(env, params\)'),
-        ("own_walk:none", r'"own_walk:none" must return \(env, params\), but it returned NoneType'),
+        ("own_walk:none", r'"own_walk:none" must return the pair \(env, params\), but returned a NoneType'),
         (":make", "is not of the form package.module:factory"),
         ("own_walk:", 'own_walk has no ""'),
     ],

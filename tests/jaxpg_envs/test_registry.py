@@ -1,5 +1,6 @@
 """Names and arguments: what `make` accepts, and what it says otherwise."""
 
+import inspect
 import os
 import subprocess
 import sys
@@ -130,6 +131,42 @@ def test_own_environment():
 
 
 @pytest.mark.usefixtures("own_registry")
+def make_nothing():
+    """Nothing."""
+
+
+@pytest.mark.parametrize(
+    ("id", "factory", "message"),
+    [
+        (
+            "Own-v0",
+            registry.Entry,
+            r'"Own-v0": register takes a function that returns \(env, params\), got the class Entry; write',
+        ),
+        ("Own-v0", (1, 2), r"got \(1, 2\); write for example: lambda"),
+        ("Own-v0", None, "got None"),
+        ("", make_nothing, "must be a text"),
+        (3, make_nothing, "must be a text such as .*, got 3"),
+    ],
+)
+def test_what_is_no_factory_is_refused(id, factory, message):
+    with pytest.raises(EnvironmentInputError, match=message):
+        inspect.unwrap(jaxpg_envs.register)(id, factory)  # without the tests' check of types
+    assert id not in [entry.id for entry in jaxpg_envs.registered()]
+
+
+@pytest.mark.parametrize(
+    ("made", "words"), [(None, "a NoneType"), ((1, 2, 3), "3 values"), ([1, 2], "a list"), (object(), "a object")]
+)
+def test_a_factory_that_makes_no_pair_is_refused(made, words):
+    id = f"Made-{words}"
+    jaxpg_envs.register(id, lambda: made)
+    with pytest.raises(
+        EnvironmentInputError, match=rf'"{id}" must return the pair \(env, params\), but returned {words}; params'
+    ):
+        jaxpg_envs.make(id)
+
+
 def test_own_environment_takes_any_argument_if_its_factory_does():
     jaxpg_envs.register("Any", lambda **kwargs: (kwargs, None))
     assert jaxpg_envs.make("Any", colour="red")[0] == {"colour": "red"}

@@ -74,6 +74,11 @@ def test_a_suite_that_is_not_installed(suite, monkeypatch):
         ("xminigrid/XLand-MiniGrid-R1-9x9", {}, r"refuses its defaults: it has no goal without a ruleset.*load_benchmark"),
         ("xminigrid/MiniGrid-Unlock", {"view": 5}, "refuses view=5: .*unexpected keyword argument"),
         ("playground/PointMass", {"ctrl": 5}, "refuses ctrl=5: .*ctrl"),
+        (
+            "playground/PointMass",
+            {"action_repeat": 4},
+            "refuses action_repeat=4: action_repeat is not supported; .* by ctrl_dt",
+        ),
     ],
 )
 def test_wrong_arguments(id, kwargs, message):
@@ -102,6 +107,54 @@ def test_jumanji_says_by_its_discount_whether_a_last_step_is_terminated():
 
     env = type(env)(WithDiscount(time_limit=3), "maze")
     assert flags(env, params, 3) == [goes_on, goes_on, truncated]
+
+
+def test_who_shows_the_time_limit_of_jumanji():
+    jumanji = require("jumanji")
+    limits = {}
+    for name in SUITES["jumanji"]:
+        env = jumanji.make(name)
+        if hasattr(env, "time_limit"):
+            limits[name] = env.time_limit, "step_count" in env.observation_spec._specs
+    assert {name for name, (_, is_shown) in limits.items() if not is_shown} == {"PacMan-v1"}
+    assert len(limits) == 10
+    assert f"over after {limits['PacMan-v1'][0]} steps, which one does not see" in SUITES["jumanji"]["PacMan-v1"]
+
+
+@pytest.mark.parametrize(
+    ("name", "limit", "is_shown"),
+    [
+        ("go_9x9", 162, False),
+        ("go_19x19", 722, False),
+        ("shogi", 512, False),
+        ("chess", 512, True),
+        ("gardner_chess", 256, True),
+        ("animal_shogi", 256, True),
+        ("othello", None, False),
+        ("hex", None, False),
+    ],
+)
+def test_the_move_limits_of_pgx(name, limit, is_shown):
+    """pgx terminates at a number of moves; the description says at which, and whether one sees it coming."""
+    game = require("pgx").make(name)
+    start = game.init(jax.random.key(0))
+    action = jnp.argmax(start.legal_action_mask)
+
+    def after(moves):
+        inner = getattr(start, "_x", None)
+        return (
+            start.replace(_x=inner._replace(step_count=moves))
+            if hasattr(inner, "step_count")
+            else start.replace(_step_count=moves)
+        )
+
+    made = jnp.arange(1, 1001, 2)
+    ended = quick_jit(jax.vmap(lambda moves: game.step(after(moves), action, jax.random.key(1)).terminated))(made)
+    assert (int(made[jnp.argmax(ended)]) + 1 if ended.any() else None) == limit
+    early, late = (np.asarray(game.observe(after(jnp.int32(moves)), start.current_player)) for moves in (4, 100))
+    assert (early != late).any() == is_shown
+    hint = "" if limit is None else f"; over after {limit} moves" + ("" if is_shown else ", which one does not see coming")
+    assert SUITES["pgx"][name].partition(";")[2] == hint.removeprefix(";")
 
 
 def test_jumanji_chance_is_the_key_of_the_step():

@@ -225,6 +225,8 @@ def compile_step(agent: Algorithm, like: PyTree, mesh: jax.sharding.Mesh) -> Cal
         donate_argnums=0,
         compiler_options=COMPILER_OPTIONS,
     )
+    if jax.config.jax_disable_jit:  # there is nothing to compile
+        return step
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=NamedSharding(mesh, SEEDS)), like)
     return step.lower(shapes, jax.ShapeDtypeStruct((), jnp.int32)).compile()
 

@@ -116,7 +116,7 @@ def types(tree):
 def check_train():
     """`jaxpg.train`, and a whole run that is saved, resumed and loaded."""
     env, params = environment("ppo")
-    state, metrics = jaxpg.train(jaxpg.make("ppo", env, params, **SIZES["ppo"]), KEY, num_updates=2)
+    _, metrics = jaxpg.train(jaxpg.make("ppo", env, params, **SIZES["ppo"]), KEY, num_updates=2)
     assert np.isfinite(metrics["policy_loss"]).all()
     with tempfile.TemporaryDirectory() as folder:
         settings = {**SIZES["ppo"], "total_steps": 2 * NUM_ENVS * NUM_STEPS}

@@ -66,6 +66,10 @@ class PlanarArm(environment.Environment[PlanarArmState, PlanarArmParams]):
         """The least and the largest descriptor: the unit square."""
         return jnp.zeros(2), jnp.ones(2)
 
+    def descriptor_names(self, params: PlanarArmParams | None = None) -> tuple[str, ...]:
+        """What the descriptor's components are, with their units."""
+        return "x of the tip (unit square)", "y of the tip (unit square)"
+
     def reset_env(self, key: PRNGKeyArray, params: PlanarArmParams) -> tuple[Float[Array, " 1"], PlanarArmState]:
         """The same for every key."""
         return jnp.ones(1), PlanarArmState(time=jnp.int32(0))

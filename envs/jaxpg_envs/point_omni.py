@@ -83,6 +83,10 @@ class PointOmni(environment.Environment[PointOmniState, PointOmniParams]):
         corner = jnp.full(2, params.half_width, jnp.float32)
         return -corner, corner
 
+    def descriptor_names(self, params: PointOmniParams | None = None) -> tuple[str, ...]:
+        """What the descriptor's components are, with their units."""
+        return "final x (m)", "final y (m)"
+
     def reset_env(self, key: PRNGKeyArray, params: PointOmniParams) -> tuple[Float[Array, " 5"], PointOmniState]:
         """The same for every key."""
         state = PointOmniState(time=jnp.int32(0), position=jnp.zeros(2), velocity=jnp.zeros(2))

@@ -98,6 +98,13 @@ class QualityDiversityBrax(BraxEnvironment):
         corner = jnp.full(2, self.task.half_width, jnp.float32)
         return -corner, corner
 
+    def descriptor_names(self, params: BraxParams | None = None) -> tuple[str, ...]:
+        """What the descriptor's components are, with their units."""
+        feet = tuple(
+            f"{foot.removesuffix('_geom').replace('_', ' ')} on the ground (share of steps)" for foot in self.task.feet
+        )
+        return feet or ("final x (m)", "final y (m)")
+
     def reset_env(self, key: PRNGKeyArray, params: BraxParams) -> tuple[Array, QualityDiversityBraxState]:
         """The start of an episode, the same for every key: observation, state."""
         _, start = super().reset_env(key, params)

@@ -245,8 +245,8 @@ def _make_own(id: str, factory: Callable[..., tuple[Any, Any]], kwargs: dict[str
     if not isinstance(made, tuple) or len(made) != 2:
         returned = f"{len(made)} values" if isinstance(made, tuple) else f"a {type(made).__name__}"
         raise EnvironmentInputError(
-            f'the factory of environment "{id}" must return the pair (env, params), but returned {returned}; params may be None '
-            "or any pytree"
+            f'the factory of environment "{id}" must return the pair (env, params), but returned {returned}; params may be '
+            "None or any pytree"
         )
     return made
 

@@ -1,11 +1,12 @@
 """Pictures of behaviour: an episode recorded, filmed, and split among the experts of a mixture."""
 
 import dataclasses
+import html
+import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -95,21 +96,28 @@ def _play(policy: Policy, env: Any, params: PyTree, key: jax.Array, max_steps: i
 # --- Robots -------------------------------------------------------------------------------------------------
 
 
-def save_brax_html(episode: Episode, env: Any, path: str | os.PathLike) -> None:
-    """Writes an episode of a Brax environment as a web page with brax's three-dimensional viewer.
+def save_brax_html(episode: Episode, env: Any, path: str | os.PathLike, caption: str = "") -> None:
+    """Writes an episode of a Brax environment as a web page that plays it in three dimensions.
 
-    The page holds the motion itself but loads the viewer's JavaScript from a public server (cdn.jsdelivr.net)
-    when it is opened: without a network it stays empty. `plot_brax_strobe` needs no network.
+    All that it needs is within the file: it works without a network.
+
+    Args:
+      caption: what stands above.
 
     Raises:
       InputError: the environment is not simulated by Brax, or the place cannot be written to.
     """
     robot, links = _robot(env), _links(episode)  # first: they say what is wrong with the environment
-    from brax.base import Transform
-    from brax.io import html
-
-    frames = [SimpleNamespace(x=Transform(pos, rot)) for pos, rot in zip(links.pos, links.rot, strict=True)]
-    page = html.render(robot.sys.tree_replace({"opt.timestep": robot.dt}), frames)  # a frame per environment step
+    solids, ground = _solids(robot.sys)
+    motion = {
+        "dt": float(robot.dt),
+        "ground": ground,
+        "solids": [dataclasses.asdict(solid) | {"points": np.round(solid.points, 4).tolist()} for solid in solids],
+        "frames": np.round(np.concatenate([links.pos, links.rot], axis=-1), 4).tolist(),  # one per environment step
+        "returns": np.round(np.cumsum(episode.rewards), 4).tolist(),
+    }
+    page = Path(__file__).with_name("viewer.html").read_text(encoding="utf-8")
+    page = page.replace("TITLE", html.escape(caption or type(robot).__name__)).replace("MOTION", json.dumps(motion))
     try:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         Path(path).write_text(page, encoding="utf-8")
@@ -123,6 +131,7 @@ def plot_brax_strobe(
     path: str | os.PathLike | None = None,
     view: str = "auto",
     num_poses: int = 10,
+    caption: str = "",
 ) -> Picture:
     """Draws the robot at several moments of each episode: a row per episode, coloured from start to end.
 
@@ -138,6 +147,7 @@ def plot_brax_strobe(
       view: "side" looks along y, "top" looks down; "auto" looks down on what is flat, like the reacher.
       num_poses: frames in a row of film; a robot that gets somewhere is drawn about three times per length of
         its body.
+      caption: what stands above.
 
     Raises:
       InputError: no episodes, an environment that is not simulated by Brax, an unknown view, or a bad `path`.
@@ -152,6 +162,7 @@ def plot_brax_strobe(
     size = max((row.high[0] - row.low[0]).max() for row in rows)
     travel = max(row.travel for row in rows) / size
     figure = _draw_places(rows, num_poses, size) if 1.5 < travel < 18 else _draw_film(rows, num_poses, size)
+    figure.caption(caption)
     figure.save(path)
     return figure
 
@@ -366,6 +377,7 @@ def plot_experts(
     expert_index: Int[np.ndarray | Array, " time"],
     path: str | os.PathLike | None = None,
     state_labels: Sequence[str] | None = None,
+    caption: str = "",
 ) -> Picture:
     """Shows which expert of a mixture policy acts where, when, and how often.
 
@@ -381,6 +393,8 @@ def plot_experts(
       path: where to write the picture; None writes nothing.
       state_labels: names of the observation's components; each axis of the plane then names those that weigh
         most.
+      caption: what stands above, before how far the mixture has specialised: the largest weight, on average over the steps,
+        beside that of equal weights.
 
     Raises:
       InputError: fewer than two steps, lengths that differ, an expert that does not exist, or a bad `path`.
@@ -435,8 +449,24 @@ def plot_experts(
     axes.set(xlim=(0, 1.08), xlabel="share of the steps    |  mean routing weight")
     axes.xaxis.set_major_formatter(PercentFormatter(1))
     axes.invert_yaxis()
+    figure.caption("\n".join(filter(None, [caption, specialisation(weights)])))
     figure.save(path)
     return figure
+
+
+def specialisation(weights: Float[np.ndarray, "time expert"]) -> str:
+    """How far a mixture divides the work, in words: the largest routing weight of each step, and who has it."""
+    num_experts, largest = weights.shape[1], weights.max(axis=1).mean()
+    leaders = np.bincount(weights.argmax(axis=1), minlength=num_experts) / len(weights)
+    words = f"largest weight {largest:.2f} on average (equal weights: {1 / num_experts:.2f})"
+    if num_experts == 1:
+        return f"{words}: a single expert"
+    if largest < (1 + 2 / num_experts) / 3:
+        return f"{words}: the mixture has hardly specialised"
+    busy = int((leaders > 0.1).sum())
+    return f"{words}; " + (
+        f"{busy} experts lead in a tenth of the steps or more" if busy > 1 else "one expert leads nearly always"
+    )
 
 
 def _expert_colours(num_experts: int) -> list[tuple[float, float, float]]:

@@ -33,6 +33,11 @@ class Picture(Figure):
         self.savefig(buffer, format="png", dpi=150)
         return buffer.getvalue()
 
+    def caption(self, text: str) -> None:
+        """Says above all panels what is shown; nothing for ""."""
+        if text:
+            self.suptitle(text, x=0.01, ha="left", fontsize=10, color=INK)
+
     def save(self, path: str | os.PathLike | None) -> None:
         """Writes the picture in the format of the name's ending, making its folder; nothing for None.
 
@@ -59,6 +64,7 @@ class Curves:
     Attributes:
       directory: the run's folder.
       algorithm, env: their names.
+      seed: of the run; None if its `config.json` has none.
       env_steps: environment steps of one seed at the end of each chunk.
       seconds: wall-clock seconds at the end of each chunk.
       metrics: name -> (seed, point); NaN where nothing was measured (no episode ended, the metric was not
@@ -68,6 +74,7 @@ class Curves:
     directory: Path
     algorithm: str
     env: str
+    seed: int | None
     env_steps: Float[np.ndarray, " point"]
     seconds: Float[np.ndarray, " point"]
     metrics: dict[str, Float[np.ndarray, "seed point"]]
@@ -118,6 +125,7 @@ def read_curves(run_dir: str | os.PathLike) -> Curves:
             directory=directory,
             algorithm=algorithm,
             env=env,
+            seed=config.get("seed"),
             env_steps=np.array(list(chunks)),
             seconds=np.array([record.get("seconds", math.nan) for record in records], float),
             metrics={name: _seeds_by_points([record.get(name) for record in records]) for name in names},
@@ -197,7 +205,7 @@ def plot_learning_curves(
     for axes in grid[:, 0]:
         axes.set_ylabel(metric.replace("_", " "))
 
-    lines, seeds = {}, defaultdict(set)
+    lines, seeds, first = {}, defaultdict(set), defaultdict(set)
     for run, label in zip(runs, labels, strict=True):
         scores = run.metrics[metric]
         lines[label] = _draw_curve(panels[run.env], run.env_steps, scores, styles[label])
@@ -206,9 +214,11 @@ def plot_learning_curves(
             judged = f"{label}, evaluated"
             lines[judged] = _draw_curve(panels[run.env], run.env_steps, run.metrics[beside], styles[label], is_beside=True)
             seeds[judged].add(len(scores))
+            first[judged].add(run.seed)
+        first[label].add(run.seed)
     for axes in panels.values():
         axes.set_xlim(left=0)
-    names = [f"{label} ({_words(seeds[label])})" for label in lines]
+    names = [f"{label} ({_words(seeds[label])}{_from(first[label])})" for label in lines]
     figure.legend(lines.values(), names, loc="outside upper center", ncols=min(len(names), 4), frameon=False)
     spread = "    band: 95 % bootstrap interval    thin lines: the seeds"
     caption = "line: interquartile mean over seeds" + spread if max(map(max, seeds.values())) > 1 else "one seed, no interval"
@@ -231,6 +241,12 @@ def _words(num_seeds: set[int]) -> str:
     if many == 0:
         return "no values yet"
     return f"{few} seed{'s' * (many > 1)}" if few == many else f"{few} to {many} seeds"
+
+
+def _from(first: set[int | None]) -> str:
+    """The `--seed` of the runs of one label, where all have the same."""
+    (seed,) = first if len(first) == 1 else (None,)
+    return "" if seed is None else f", --seed {seed}"
 
 
 def _labels(runs: list[Curves]) -> list[str]:

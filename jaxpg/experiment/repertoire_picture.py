@@ -1,7 +1,7 @@
 """Pictures of repertoires: the cells of a plane of descriptors, coloured by what they hold."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -23,6 +23,8 @@ def plot_repertoires(
     low: Float[np.ndarray | jax.Array, " descriptor"],
     high: Float[np.ndarray | jax.Array, " descriptor"],
     path: str | os.PathLike | None = None,
+    names: Sequence[str] | None = None,
+    caption: str = "",
 ) -> Picture:
     """Draws repertoires side by side, a cell's colour being its fitness and an empty cell pale.
 
@@ -30,6 +32,8 @@ def plot_repertoires(
       repertoires: title -> `Repertoire`, of one algorithm over time or of several algorithms; all share one scale.
       low, high: the descriptor's bounds, of two dimensions.
       path: where to write the picture; None writes nothing.
+      names: of the two descriptors, with their units, as our environments' `descriptor_names` says them.
+      caption: what stands above.
 
     Raises:
       InputError: descriptors have another number of dimensions than two, there is nothing to draw, or the path cannot be
@@ -38,8 +42,10 @@ def plot_repertoires(
     if not repertoires:
         raise InputError("no repertoires to draw: give at least one")
     columns = min(len(repertoires), COLUMNS)
-    figure = Picture(figsize=(0.8 + 2.7 * columns, 3.1 * -(-len(repertoires) // columns)), layout="constrained")
-    draw_repertoires(figure, repertoires, low, high)
+    side = 6.0 if len(repertoires) == 1 else 3.6
+    figure = Picture(figsize=(1.2 + side * columns, 0.6 + side * -(-len(repertoires) // columns)), layout="constrained")
+    draw_repertoires(figure, repertoires, low, high, names)
+    figure.caption(caption)
     figure.save(path)
     return figure
 
@@ -49,6 +55,7 @@ def draw_repertoires(
     repertoires: Mapping[str, Any],
     low: Float[np.ndarray | jax.Array, " descriptor"],
     high: Float[np.ndarray | jax.Array, " descriptor"],
+    names: Sequence[str] | None = None,
 ) -> None:
     """The same within a figure, or a part of one."""
     low, high = np.asarray(low), np.asarray(high)
@@ -72,6 +79,8 @@ def draw_repertoires(
         filled = f"{values.count() / values.size:.0%} filled"
         axes.set_title(f"{title}\n{filled}", fontsize=10, color=INK, loc="left")
         axes.tick_params(labelsize=7, colors=INK)
+        for axis, name in zip((axes.xaxis, axes.yaxis), names or ("descriptor 1", "descriptor 2"), strict=True):
+            axis.set_label_text(name, fontsize=9, color=INK)
     for axes in grid.flat[len(repertoires) :]:
         axes.remove()
     figure.colorbar(cells, ax=grid.ravel().tolist()[: len(repertoires)], label="fitness", shrink=0.8)

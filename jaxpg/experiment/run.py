@@ -32,7 +32,7 @@ from jaxpg.experiment.environment import Environment, find_again, find_environme
 from jaxpg.experiment.errors import RunError, advice
 from jaxpg.experiment.folder import describe, prepare_folder, read_description
 from jaxpg.experiment.pictures import draw_behaviour, draw_repertoire
-from jaxpg.experiment.progress import RunProgress, say
+from jaxpg.experiment.progress import RunProgress, say, stage
 from jaxpg.experiment.statistics import bootstrap_interval, interquartile_mean
 from jaxpg.experiment.warm_start import transfer
 from jaxpg.replay import Buffer, grow_buffer
@@ -226,9 +226,7 @@ def _run(
     best = None if evaluation is None else Best(folder, agent, like, warn)
 
     started = time.perf_counter()
-    with console.status("compiling …"):
-        if not console.is_terminal:
-            say(console, f"compiling {algorithm} on {env} …")
+    with stage(console, f"compiling {algorithm} on {env}"):
         with ThreadPoolExecutor(1) as other:  # another core compiles the start meanwhile
             start = other.submit(lambda: init(keys) if restored is None else None)
             step = compile_step(agent, like, mesh, evaluation and _judge(agent, environment, evaluation["episodes"]))
@@ -259,7 +257,7 @@ def _run(
 
     final = Run(description, agent, environment.env, environment.params, states)
     untrained = final._replace(states=init(keys))
-    with console.status("evaluating …"):
+    with stage(console, f"evaluating: {EVALUATION_EPISODES} episodes per seed, trained and untrained"):
         returns, initial_returns = evaluate_run(final), evaluate_run(untrained)
     low, high = bootstrap_interval(returns)
     summary = {
@@ -277,7 +275,7 @@ def _run(
         "env_steps_per_second": num_seeds * agent.num_updates * agent.env_steps_per_update / train_seconds,
         "state_digest": digest(to_host(states)),
     }
-    with console.status("drawing …"):
+    with stage(console, "drawing the curve and the behaviour"):
         before, after = agent.policy(untrained.state()), agent.policy(final.state())
         try:
             plots.plot_learning_curves([folder], folder / "curve.png")
@@ -359,6 +357,8 @@ def compile_step(
         donate_argnums=0,
         compiler_options=COMPILER_OPTIONS,
     )
+    if jax.config.jax_disable_jit:  # there is nothing to compile
+        return step
     return step.lower(*shapes).compile()
 
 

@@ -101,6 +101,7 @@ def plot_sweep(summary: dict[str, Any], path: str | os.PathLike | None = None) -
     coordinates = [c for c in coordinates if len(c.values) > 1] or coordinates[:1]
     seeds, missing = summary["num_seeds"], int(np.isnan(scores).sum())
     caption = f"return: interquartile mean over {seeds} seeds" if seeds > 1 else "return of one seed"
+    caption += f" (--seed {summary['seed']})"
     width = 7.2 if len(coordinates) < 3 else 3.2 + 1.6 * len(coordinates)
     figure = Picture(figsize=(width, 4.5), layout="constrained")
     axes = figure.subplots()

@@ -1,8 +1,6 @@
-import base64
 import dataclasses
 import json
 import re
-import zlib
 
 import brax.envs
 import gymnax
@@ -11,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import jaxpg_envs
 from jaxpg.algorithm import InputError, Policy
 from jaxpg.experiment.behaviour import (
     plot_brax_strobe,
@@ -19,6 +18,8 @@ from jaxpg.experiment.behaviour import (
     record_episode,
     save_brax_html,
 )
+from jaxpg.experiment.classic_control import find_scene, plot_film
+from jaxpg.experiment.pictures import draw_behaviour
 from jaxpg_envs.brax_adapter import BraxEnvironment
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -88,16 +89,20 @@ def pendulum():
     return env, record_episode(policy, env, env.default_params, jax.random.key(0), max_steps=50)
 
 
-def test_brax_page_holds_every_frame(pendulum, tmp_path):
+def test_brax_page_holds_every_frame_and_all_that_shows_them(pendulum, tmp_path):
     env, episode = pendulum
     assert episode.ended
-    save_brax_html(episode, env, tmp_path / "new" / "page.html")
+    save_brax_html(episode, env, tmp_path / "new" / "page.html", "ppo on <that>, seed 3")
     page = (tmp_path / "new" / "page.html").read_text()
-    (packed,) = re.findall(r"[A-Za-z0-9+/=]{500,}", page)
-    system = json.loads(zlib.decompress(base64.b64decode(packed)))
-    positions = [frame["pos"] for frame in system["states"]["x"]]
-    np.testing.assert_allclose(positions, episode.states.brax.pipeline_state.x.pos, atol=1e-6)
-    assert system["opt"]["timestep"] == pytest.approx(float(env.brax.dt))
+    assert not re.search(r"https?:|//cdn|src=|href=|import", page)  # it works without a network
+    assert page.count("ppo on &lt;that&gt;, seed 3") == 2
+    motion = json.loads(re.search(r'<script id="motion" type="application/json">(.*?)</script>', page, re.DOTALL)[1])
+    frames, links = np.array(motion["frames"]), episode.states.brax.pipeline_state.x
+    np.testing.assert_allclose(frames[..., :3], links.pos, atol=1e-4)
+    np.testing.assert_allclose(frames[..., 3:], links.rot, atol=1e-4)
+    np.testing.assert_allclose(motion["returns"], np.cumsum(episode.rewards), rtol=1e-4)
+    assert motion["dt"] == pytest.approx(float(env.brax.dt))
+    assert [(solid["link"], len(solid["points"])) for solid in motion["solids"]][-2:] == [(0, 2), (1, 2)]  # capsules
 
 
 def test_strobe_draws_the_parts_where_they_are(pendulum, tmp_path):
@@ -191,3 +196,56 @@ def test_experts_that_do_not_fit_are_refused():
         plot_experts(observations, weights, np.array([0, 1, 2]))
     with pytest.raises(InputError, match="must name 2 components, got 1"):
         plot_experts(observations, weights, np.array([0, 1, 1]), state_labels=["x"])
+
+
+@pytest.mark.parametrize(
+    ("weights", "words"),
+    [
+        ([[0.2] * 5] * 10, "largest weight 0.20 on average (equal weights: 0.20): the mixture has hardly specialised"),
+        ([[0.9, 0.1]] * 5 + [[0.1, 0.9]] * 5, "largest weight 0.90 on average (equal weights: 0.50); 2 experts lead"),
+        ([[0.9, 0.1]] * 10, "largest weight 0.90 on average (equal weights: 0.50); one expert leads nearly always"),
+        ([[1.0]] * 10, "a single expert"),
+    ],
+)
+def test_the_picture_of_experts_says_how_far_they_have_specialised(weights, words):
+    weights = np.array(weights)
+    observations = np.random.default_rng(0).normal(size=(len(weights), 3))
+    figure = plot_experts(observations, weights, weights.argmax(1), caption="pmoe_ppo on Some-v0, seed 3")
+    first, second = figure.get_suptitle().split("\n")
+    assert first == "pmoe_ppo on Some-v0, seed 3"
+    assert words in second
+
+
+# --- Classic control ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name", ["CartPole-v1", "StatelessCartPole-v1", "Pendulum-v1", "Acrobot-v1", "MountainCar-v0", "MountainCarContinuous-v0"]
+)
+def test_classic_control_is_filmed(name, tmp_path):
+    env, params = jaxpg_envs.make(name)
+    still = jnp.zeros(env.action_space(params).shape, env.action_space(params).dtype)
+    policy = Policy((), lambda params, key, observation, carry: (still, carry))
+    files = draw_behaviour(policy, policy, env, params, jax.random.key(0), tmp_path, f"ppo on {name}, seed 0")
+    assert files == [tmp_path / "behaviour.png"]
+    assert files[0].read_bytes().startswith(PNG)
+
+
+def test_a_film_shows_the_states_of_its_times(cart_pole):
+    env, params, policy = cart_pole
+    episode = record_episode(policy, env, params, jax.random.key(3), max_steps=60)
+    figure = plot_film({"before": episode, "after": episode}, find_scene(episode.states, params), caption="ppo, seed 0")
+    assert len(figure.axes) == 20
+    assert figure.get_suptitle() == "ppo, seed 0"
+    last = figure.axes[9]
+    assert last.get_xlabel() == f"{(episode.length - 1) * 0.02:.3g} s"
+    x, y = last.lines[-2].get_data()  # the pole, of the state itself
+    angle, place = episode.states.theta[-1], episode.states.x[-1]
+    np.testing.assert_allclose(x, [place, place + np.sin(angle)], rtol=1e-5)
+    np.testing.assert_allclose(y, [0.0, np.cos(angle)], rtol=1e-5)
+
+
+def test_what_is_no_classic_control_is_not_filmed():
+    for name in ("PointOmni-v0", "TargetReaching-v0", "Catch-bsuite"):
+        env, params = jaxpg_envs.make(name)
+        assert find_scene(env.reset(jax.random.key(0), params)[1], params) is None

@@ -58,3 +58,19 @@ def test_a_run_s_picture_is_drawn_where_there_is_a_plane(tmp_path):
     line = repertoire()._replace(centroids=jnp.zeros((32, 1)))
     assert draw_repertoire(state._replace(repertoire=line), env, params, tmp_path) == []
     assert draw_repertoire((), env, params, tmp_path) == []
+
+
+def test_axes_say_what_the_descriptors_are(tmp_path):
+    env, params = jaxpg_envs.make("PointOmni-v0")
+    figure = plot_repertoires({"a": repertoire()}, LOW, HIGH, names=env.descriptor_names(params), caption="me_es, seed 1")
+    assert (figure.axes[0].get_xlabel(), figure.axes[0].get_ylabel()) == ("final x (m)", "final y (m)")
+    assert figure.get_suptitle() == "me_es, seed 1"
+    assert min(figure.get_size_inches()) >= 6
+    foreign = plot_repertoires({"a": repertoire()}, LOW, HIGH).axes[0]
+    assert (foreign.get_xlabel(), foreign.get_ylabel()) == ("descriptor 1", "descriptor 2")
+
+
+@pytest.mark.parametrize("name", ["PointOmni-v0", "TrapOmni-v0", "PlanarArm-v0"])
+def test_there_is_a_name_for_each_descriptor(name):
+    env, params = jaxpg_envs.make(name)
+    assert len(set(env.descriptor_names(params))) == len(env.descriptor_bounds(params)[0])

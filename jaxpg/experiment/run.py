@@ -35,8 +35,9 @@ from jaxpg.experiment.pictures import draw_behaviour, draw_repertoire
 from jaxpg.experiment.progress import RunProgress, say, stage
 from jaxpg.experiment.statistics import bootstrap_interval, interquartile_mean
 from jaxpg.experiment.warm_start import transfer
+from jaxpg.on_policy import OnPolicyConfig
 from jaxpg.replay import Buffer, grow_buffer
-from jaxpg.spaces import difference
+from jaxpg.spaces import box_bounds, difference, is_box
 from jaxpg.training import advance
 
 CHUNKS = 100  # pieces of a run, after each of which metrics are written
@@ -141,6 +142,8 @@ def run(
     description |= ({"env_source": environment.source} if environment.source else {}) | given
     begin = _warm_start(description, like) if "init_from" in given and not Checkpoints(folder).updates() else None
     summary = prepare_folder(folder, description, resume, console)
+    if resume:
+        _warn_of_other_actions(read_description(folder), agent, environment, lambda text: say(console, f"warning: {text}"))
     if summary is not None and summary.get("total_steps", math.inf) >= agent.num_updates * agent.env_steps_per_update:
         say(console, f"the run in {folder} is complete: nothing left to do")
         return summary
@@ -285,6 +288,20 @@ def _run(
             raise RunError(f"training is complete and saved, but {error}. {advice(error)}") from error
     write_atomically(folder / "summary.json", json.dumps(summary, indent=2) + "\n")
     return summary
+
+
+def _warn_of_other_actions(
+    description: dict[str, Any], agent: Algorithm, environment: Environment, warn: Callable[[str], None]
+) -> None:
+    """Tells of a run whose on-policy actions were the environment's own numbers: today they are on a scale from -1 to 1."""
+    space = environment.env.action_space(environment.params)
+    if description["versions"].get("jaxpg") != "0.1.0" or not isinstance(agent.config, OnPolicyConfig) or not is_box(space):
+        return
+    if any((np.abs(bound) != 1).any() for bound in box_bounds(space)):
+        warn(
+            "this run was trained by jaxpg 0.1.0, whose actions were the environment's own numbers; now they are scaled to "
+            f"{space}, so that its policy acts differently: train it again"
+        )
 
 
 def _shapes_at_saving(
@@ -543,6 +560,7 @@ def load(
     description = read_description(folder)
     environment = find_again(description) if env is None else find_environment(env, description["env_options"], env_params)
     agent = rebuild(description["algorithm"], environment.env, environment.params, description["config"])
+    _warn_of_other_actions(description, agent, environment, warn)
     like = jax.eval_shape(jax.vmap(agent.init), jax.random.split(jax.random.key(0), description["num_seeds"]))
     if checkpoint == "best":
         states = restore_best(folder, agent, like, warn)

@@ -179,6 +179,17 @@ def test_evaluation_within_other_bounds_is_refused():
         evaluate_run(untrained("Pendulum-v1"), env="StrongPendulum")
 
 
+def test_a_run_whose_actions_were_not_scaled_yet(tmp_path):
+    train(tmp_path / "run", "Pendulum-v1", num_seeds=1, total_steps=64)
+    load(tmp_path / "run", pytest.fail)
+    saved = strict_json((tmp_path / "run" / "config.json").read_text())
+    saved["versions"]["jaxpg"] = "0.1.0"
+    (tmp_path / "run" / "config.json").write_text(json.dumps(saved))
+    told = []
+    load(tmp_path / "run", told.append)
+    assert "trained by jaxpg 0.1.0, whose actions were the environment's own numbers" in told[0]
+
+
 def test_no_run_to_load(tmp_path):
     with pytest.raises(InputError, match=r"nowhere holds no run: there is no config\.json"):
         load(tmp_path / "nowhere")

@@ -33,7 +33,7 @@ def test_64_bits_are_asked_for():
 
 
 def test_nans_are_looked_for():
-    passes("JAX_DEBUG_NANS", "ppo", "dqn", "cma_me", "me_es", "plr", "run")
+    passes("JAX_DEBUG_NANS", "ppo", "dqn", "cma_me", "me_es", "sfl", "run")
 
 
 def test_jit_is_switched_off():

@@ -25,6 +25,7 @@ from jaxpg.algorithms.online import a2c, impala, ppo, trpo
 from jaxpg.algorithms.online.ppo import PPOConfig
 from jaxpg.on_policy import ENCODER_HELP, Learner, make_network
 from jaxpg.rollout import Transition, episode_metrics, init_rollout
+from jaxpg.transforms import mean_of
 from jaxpg_envs.levels import CaveLevel, level_set
 
 LEVELS_HELP = "begin with a training set, or use the environment's random generator"
@@ -156,7 +157,7 @@ def make_student(config: CurriculumConfig, env: Any, params: PyTree, num_updates
         )
         episodes = scores.count_episodes(transitions.reward, transitions.done)
         outcome = Outcome(episodes, scores.value_l1(advantages), scores.positive_value_loss(advantages), e.value.mean(axis=0))
-        solved = episodes.solved.sum() / episodes.completed.sum()
+        solved = mean_of(episodes.solved.sum(), episodes.completed.sum())
         return transitions, outcome, episode_metrics(end.episodes) | {"episode_solved": solved}
 
     return Student(parts.init, play, parts.learn, parts.policy)

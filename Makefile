@@ -39,7 +39,7 @@ lint: install
 # Every algorithm, tiny, under the flags by which people look for mistakes; takes half an hour, most of it without jit.
 test-flags: install
 	for flag in JAX_ENABLE_X64 JAX_DEBUG_NANS JAX_DISABLE_JIT; do echo $$flag; \
-		env $$flag=1 PYTHONPATH=tests $(BIN)/python tests/flags.py || exit 1; done
+		env $$flag=1 $(BIN)/python tests/flags.py || exit 1; done
 
 # Executes the notebooks afresh, without writing to them; takes minutes.
 notebooks: install

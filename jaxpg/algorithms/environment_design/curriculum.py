@@ -26,6 +26,7 @@ from jaxpg.algorithms.online.ppo import CHUNK_HELP, CLIP_HELP, KL_HELP, LAMBDA_H
 from jaxpg.counting import increment, init_count
 from jaxpg.on_policy import ENCODER_HELP, MEMORY, Learner, make_network
 from jaxpg.rollout import Transition, episode_metrics, init_rollout
+from jaxpg.transforms import mean_of
 from jaxpg_envs.levels import CaveLevel, level_set
 
 DATASET, GENERATOR = {"levels": ("dataset",)}, {"levels": ("generator",)}
@@ -176,7 +177,7 @@ def make_student(config: StudentConfig, env: Any, params: PyTree, num_updates: i
         )
         episodes = scores.count_episodes(transitions.reward, transitions.done)
         outcome = Outcome(episodes, scores.value_l1(advantages), scores.positive_value_loss(advantages), e.value.mean(axis=0))
-        solved = episodes.solved.sum() / episodes.completed.sum()
+        solved = mean_of(episodes.solved.sum(), episodes.completed.sum())
         return transitions, outcome, episode_metrics(end.episodes) | {"episode_solved": solved}
 
     return Student(parts.init, play, parts.learn, parts.policy)

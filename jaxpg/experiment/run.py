@@ -282,8 +282,10 @@ def _run(
         before, after = agent.policy(untrained.state()), agent.policy(final.state())
         try:
             plots.plot_learning_curves([folder], folder / "curve.png")
-            draw_behaviour(before, after, environment.env, environment.params, jax.random.key(seed), folder)
-            draw_repertoire(final.state(), environment.env, environment.params, folder)
+            # A key of its own: the first one split from the seed's is agent 0's.
+            draw_key, caption = jax.random.fold_in(jax.random.key(seed), num_seeds + 2), f"{algorithm} on {env}, seed {seed}"
+            draw_behaviour(before, after, environment.env, environment.params, draw_key, folder, caption)
+            draw_repertoire(final.state(), environment.env, environment.params, folder, caption)
         except InputError as error:  # not the user's mistake here: the place to write to is ours
             raise RunError(f"training is complete and saved, but {error}. {advice(error)}") from error
     write_atomically(folder / "summary.json", json.dumps(summary, indent=2) + "\n")

@@ -140,14 +140,17 @@ def _is_known(space: Any) -> bool:
 
 
 def _an_action(space: Any) -> jax.ShapeDtypeStruct | None:
-    """Shape and dtype of an action as algorithms make it; None for spaces of an unknown kind."""
+    """Shape and dtype of an action as the environment gets it; None for spaces of an unknown kind."""
     if hasattr(space, "nvec"):
-        return jax.ShapeDtypeStruct(jnp.shape(space.nvec), jnp.int32)
-    if hasattr(space, "n"):
-        return jax.ShapeDtypeStruct((), jnp.int32)
-    if hasattr(space, "low") and hasattr(space, "shape"):
-        return jax.ShapeDtypeStruct(tuple(space.shape), jnp.float32)
-    return None
+        shape, dtype = jnp.shape(space.nvec), jnp.int32
+    elif hasattr(space, "n"):  # the shape of a binary array may be its `n`
+        shape, dtype = tuple(getattr(space, "shape", None) or ()), jnp.int32
+    elif hasattr(space, "low") and hasattr(space, "shape"):
+        shape, dtype = tuple(space.shape), jnp.float32
+    else:
+        return None
+    declared = getattr(space, "dtype", None)
+    return jax.ShapeDtypeStruct(shape, jax.dtypes.canonicalize_dtype(dtype if declared is None else declared))
 
 
 def _words(value: Any) -> str:

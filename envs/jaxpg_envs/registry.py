@@ -170,8 +170,8 @@ def make(id: str, **kwargs: Any) -> tuple[Any, Any]:
     """An environment with gymnax's interface, and its default parameters.
 
     Args:
-        id: a name from `registered()`, one registered with gymnax itself, or `package.module:factory`: a function (or
-            a class) of yours that returns `(env, params)`, found from the working directory or where Python looks.
+        id: a name from `registered()`, one registered with gymnax itself, or `package.module:factory`: a function of
+            yours that returns `(env, params)`, found from the working directory or where Python looks.
         kwargs: for the constructor of the environment. `brax/NAME` takes `backend` ("generalized", the
             default, "spring", "positional", "mjx") and `max_steps_in_episode` (default 1000) besides the
             arguments of brax's class; `mjx/NAME` is `brax/NAME` with the backend "mjx". The quality-diversity

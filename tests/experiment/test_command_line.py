@@ -150,7 +150,7 @@ def test_help_lists_every_hyperparameter(jaxpg):
 def test_whole_numbers_as_people_type_them(text, jaxpg, monkeypatch):
     """In every integer flag, with dashes or underscores."""
     given = {}
-    monkeypatch.setattr(COMMAND_LINE, "run", lambda *_, **arguments: given.update(arguments))
+    monkeypatch.setattr(RUNNER, "run", lambda *_, **arguments: given.update(arguments))
     monkeypatch.setattr(COMMAND_LINE, "use_cpu_devices", lambda *_, **__: None)
     monkeypatch.setattr(COMMAND_LINE, "_words", lambda *_: "")
     flags = "--total-steps {0} --seed {0} --num_seeds {0} --num-devices {0} --set.num_envs {0} --set.hidden-sizes {0} 8 {0}"

@@ -21,6 +21,7 @@ from jaxpg.experiment.run import evaluation_keys
 from jaxpg.experiment.search_space import combine, draw
 from jaxpg.experiment.sweep_picture import coordinate, value_text
 
+COMMAND_LINE = importlib.import_module("jaxpg.experiment.command_line")
 SWEEPER = importlib.import_module("jaxpg.experiment.sweep")
 NUM_SEEDS = 3
 SETTINGS = commands.SETTINGS | {"total_steps": 5 * 64, "anneal_learning_rate": False}

@@ -11,7 +11,7 @@ from jaxpg.algorithm import InputError, fields, lookup
 from jaxpg.experiment.run import load, run
 from jaxpg.experiment.search_space import require_all_read
 
-COMMAND_LINE = importlib.import_module("jaxpg.experiment.command_line")
+RUNNER = importlib.import_module("jaxpg.experiment.run")
 KNOWN = {field.name: field for field in fields(lookup("ppo").config_class)}
 
 
@@ -69,6 +69,6 @@ def test_an_old_run_is_loaded_and_continued(old_run):
 
 def test_the_configuration_of_an_old_run_can_be_given(jaxpg, monkeypatch, old_run):
     called = {}
-    monkeypatch.setattr(COMMAND_LINE, "run", lambda *args, **kwargs: called.update(kwargs) or {})
+    monkeypatch.setattr(RUNNER, "run", lambda *args, **kwargs: called.update(kwargs) or {})
     assert jaxpg(f"train ppo --env CartPole-v1 --out out --json --config {old_run / 'config.json'}")[0] == 0
     assert (called["memory_size"], called["kl_coefficient"], called["num_steps"]) == (128, 1.0, 16)

@@ -114,8 +114,7 @@ def sweep(
     configurations = combine(values, draw(intervals, random or 0, seed))
     require_all_read(algorithm, known, configurations, hyperparameters)
     groups = _groups(known, configurations, partial(make, algorithm, environment.env, environment.params, **hyperparameters))
-    for group in groups:
-        require_trainable(algorithm, group.agent, num_seeds)
+    require_trainable(algorithm, groups[0].agent, num_seeds)
     description = describe(
         algorithm, environment.name, dict(env_options or {}), seed, num_seeds, num_devices, groups[0].agent.config
     )

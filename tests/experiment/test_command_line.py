@@ -161,6 +161,19 @@ def test_whole_numbers_as_people_type_them(text, jaxpg, monkeypatch):
     assert all(type(value) is int for value in [*found[:-1], *found[-1]])
 
 
+@pytest.mark.parametrize("final", [True, False])
+def test_the_best_of_a_sweep_lends_its_hyperparameters_but_not_its_length(final, jaxpg, tmp_path, monkeypatch):
+    best = {"algorithm": "ppo", "env": "CartPole-v1", "final": final, "finished_configurations": 3, "num_configurations": 6}
+    best |= {"total_steps": 320, "config": {"learning_rate": 0.25, "num_envs": 4}}
+    (tmp_path / "best.json").write_text(json.dumps(best))
+    given = {}
+    monkeypatch.setattr(RUNNER, "run", lambda *_, **arguments: given.update(arguments))
+    monkeypatch.setattr(COMMAND_LINE, "_words", lambda *_: "")
+    code, _, told = jaxpg(f"train ppo {CART_POLE} --config best.json")
+    assert (code, given["learning_rate"], given["num_envs"], "total_steps" in given) == (0, 0.25, 4, False)
+    assert ("best.json is not final: 3 of 6 configurations are finished; complete the sweep with --resume" in told) != final
+
+
 def test_help_says_how_long_a_run_is_by_default(jaxpg):
     for command, default in (("train ppo", "500000"), ("sweep dqn", "100000"), ("train map_elites", "64000000")):
         _, stdout, _ = jaxpg(f"{command} --help")

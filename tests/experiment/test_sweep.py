@@ -126,7 +126,8 @@ def test_members_train_as_the_algorithm_does_alone(alone):
 
 
 def test_a_group_is_traced_once_whatever_the_number_of_configurations(finished):
-    assert finished[1] == [0, 2, 4]  # one trace of the update and one of the evaluation in each of two groups
+    # One trace of the first update beforehand, then one of the update and one of the evaluation in each of two groups.
+    assert finished[1] == [1, 3, 5]
 
 
 def test_a_configuration_that_diverges_is_a_result(finished):
@@ -206,7 +207,10 @@ def test_the_folder(finished):
         assert all(len(line[name]) <= 14 for name in named)  # no digits that a float32 does not have
         assert int(line["diverged"]) == len(result["diverged"])
     best = read(folder, "best.json")
-    assert best["config"] == config["config"] | summary["best"]["hyperparameters"]
+    # The sweep's length stands apart: it is no hyperparameter of the run that follows.
+    assert best["config"] | {"total_steps": best["total_steps"]} == config["config"] | summary["best"]["hyperparameters"]
+    assert "total_steps" not in best["config"]
+    assert (best["final"], best["finished_configurations"], best["num_configurations"]) == (True, 6, 6)
     assert (best["algorithm"], best["env"], best["iqm"]) == ("ppo", "SmallWalk", summary["best"]["iqm"])
     assert (folder / "sweep.png").read_bytes().startswith(b"\x89PNG")
     assert not list(folder.glob("*.tmp"))
@@ -214,7 +218,8 @@ def test_the_folder(finished):
 
 def test_the_best_configuration_reproduces_its_returns(finished, tmp_path):
     best = read(finished[0], "best.json")
-    summary = run(best["algorithm"], best["env"], tmp_path / "run", num_seeds=NUM_SEEDS, **best["config"])
+    length = best["total_steps"]
+    summary = run(best["algorithm"], best["env"], tmp_path / "run", num_seeds=NUM_SEEDS, total_steps=length, **best["config"])
     np.testing.assert_allclose(summary["returns"], best["returns"], rtol=1e-4)
 
 
@@ -236,6 +241,8 @@ def test_finished_groups_are_not_trained_again(finished, tmp_path, monkeypatch, 
         sweep_walk(folder)
     assert {result["group"] for result in read(folder)["results"]} == {0}
     assert read(folder)["num_configurations"] == 6
+    best = read(folder, "best.json")
+    assert (best["final"], best["finished_configurations"], best["num_configurations"]) == (False, 3, 6)
     assert (folder / "results.csv").read_text().count("\n") == 4
     with pytest.raises(InputError, match="holds a sweep already: continue it with --resume, or choose another --out"):
         sweep_walk(folder)
@@ -469,7 +476,7 @@ def summary_of(configurations, scores):
         {"hyperparameters": configuration, "iqm": score, "iqm_ci": [None, None] if score is None else [score - 1, score + 2]}
         for configuration, score in zip(configurations, scores, strict=True)
     ]
-    return {"algorithm": "ppo", "env": "CartPole-v1", "num_seeds": 4, "results": results}
+    return {"algorithm": "ppo", "env": "CartPole-v1", "seed": 0, "num_seeds": 4, "results": results}
 
 
 def test_one_field_is_a_line_with_an_interval(tmp_path):

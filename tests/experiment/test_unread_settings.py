@@ -11,8 +11,7 @@ from jaxpg.algorithm import InputError, fields, lookup
 from jaxpg.experiment.run import load, run
 from jaxpg.experiment.search_space import require_all_read
 
-SWEEP = importlib.import_module("jaxpg.experiment.sweep")
-RUN = importlib.import_module("jaxpg.experiment.run")
+RUNNER = importlib.import_module("jaxpg.experiment.run")
 KNOWN = {field.name: field for field in fields(lookup("ppo").config_class)}
 
 
@@ -56,14 +55,15 @@ def test_a_sweep_over_a_choice_and_what_it_needs():
 
 
 def test_configurations_of_a_sweep_pass_over_a_fixed_value_that_others_read(monkeypatch, tmp_path):
-    monkeypatch.setattr(SWEEP, "_sweep", lambda description, groups, *_: description | {"groups": groups})
+    sweeper = importlib.import_module("jaxpg.experiment.sweep")
+    monkeypatch.setattr(sweeper, "_sweep", lambda description, groups, *_: description | {"groups": groups})
     grid, fixed = {"memory": ["none", "gru"], "learning_rate": [1e-3, 1e-4]}, {"memory_size": 32, "num_minibatches": 4}
-    swept = SWEEP.sweep("ppo", "CartPole-v1", tmp_path / "x", grid=grid, **fixed)
+    swept = sweeper.sweep("ppo", "CartPole-v1", tmp_path / "x", grid=grid, **fixed)
     assert [group.agent.config.memory_size for group in swept["groups"]] == [128, 32]
     shared = swept["config"]
     assert (shared["memory_size"], shared["num_minibatches"]) == (32, 4)
     with pytest.raises(InputError, match="memory_size is read only with memory = gru or lstm, but memory is none"):
-        SWEEP.sweep("ppo", "CartPole-v1", tmp_path / "y", grid=grid | {"memory": ["none"]}, **fixed)
+        sweeper.sweep("ppo", "CartPole-v1", tmp_path / "y", grid=grid | {"memory": ["none"]}, **fixed)
 
 
 def test_help_says_when_a_field_is_read(jaxpg):
@@ -81,7 +81,7 @@ def test_an_old_run_is_loaded_and_continued(old_run):
 
 def test_the_configuration_of_an_old_run_can_be_given(jaxpg, monkeypatch, old_run):
     called = {}
-    monkeypatch.setattr(RUN, "run", lambda *args, **kwargs: called.update(kwargs) or {})
+    monkeypatch.setattr(RUNNER, "run", lambda *args, **kwargs: called.update(kwargs) or {})
     assert jaxpg(f"train ppo --env CartPole-v1 --out out --json --config {old_run / 'config.json'}")[0] == 0
     assert (called["memory_size"], called["kl_coefficient"], called["num_steps"]) == (128, 1.0, 16)
     description = json.loads((old_run / "config.json").read_text())

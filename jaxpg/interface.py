@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import PyTree
 
 from jaxpg.errors import InputError
+from jaxpg.spaces import action_decoder, choices, is_box
 
 RETURNS = ("observation", "state", "reward", "terminated", "truncated", "info")
 
@@ -31,7 +32,7 @@ def require_interface(env: Any, params: PyTree) -> None:
     name = type(env).__name__
     for space in ("observation_space", "action_space"):
         _require_method(env, name, space, ("params",))
-    action = _an_action(env.action_space(params))
+    action = _an_action(env, params)
     if action is None or not _is_known(env.observation_space(params)):
         return
     _require_method(env, name, "reset", ("key", "params"))
@@ -139,18 +140,17 @@ def _is_known(space: Any) -> bool:
     return any(hasattr(space, attribute) for attribute in ("n", "nvec", "low", "spaces"))
 
 
-def _an_action(space: Any) -> jax.ShapeDtypeStruct | None:
-    """Shape and dtype of an action as the environment gets it; None for spaces of an unknown kind."""
-    if hasattr(space, "nvec"):
-        shape, dtype = jnp.shape(space.nvec), jnp.int32
-    elif hasattr(space, "n"):  # the shape of a binary array may be its `n`
-        shape, dtype = tuple(getattr(space, "shape", None) or ()), jnp.int32
-    elif hasattr(space, "low") and hasattr(space, "shape"):
-        shape, dtype = tuple(space.shape), jnp.float32
+def _an_action(env: Any, params: PyTree) -> jax.ShapeDtypeStruct | None:
+    """Shape and dtype of an action as the environment takes it; None for spaces of an unknown kind."""
+    space = env.action_space(params)
+    numbers = choices(space)
+    if is_box(space):
+        action = jax.ShapeDtypeStruct((math.prod(space.shape),), jnp.float32)
+    elif numbers is not None:
+        action = jax.ShapeDtypeStruct((numbers.size,) if numbers.ndim else (), jnp.int32)
     else:
         return None
-    declared = getattr(space, "dtype", None)
-    return jax.ShapeDtypeStruct(shape, jax.dtypes.canonicalize_dtype(dtype if declared is None else declared))
+    return jax.eval_shape(action_decoder(env, params), action)
 
 
 def _words(value: Any) -> str:

@@ -449,3 +449,12 @@ def require_divisible(what: str, number: int, num_minibatches: int) -> None:
     if number % num_minibatches:
         nearest = min((d for d in range(1, number + 1) if number % d == 0), key=lambda d: abs(d - num_minibatches))
         raise InputError(f"{what} does not divide into num_minibatches = {num_minibatches}; the nearest that does is {nearest}")
+
+
+def require_several(what: str, samples: int) -> None:
+    """Raises `InputError` if the samples among which advantages are compared are one: less its mean, that is nothing."""
+    if samples < 2:
+        raise InputError(
+            f"{what} is a single step, of whose advantage nothing is left once the mean is subtracted, so that the policy "
+            "would not learn: take more num_envs or num_steps, or fewer num_minibatches"
+        )

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 
-from jaxpg.algorithm import InputError
+from jaxpg.errors import InputError
 
 SUPPORTED_ACTIONS = "Box, Discrete, MultiDiscrete and MultiBinary actions"
 
@@ -21,7 +21,8 @@ def is_discrete(space: Any) -> bool:
 
 def is_box(space: Any) -> bool:
     """Whether a space is a box of real vectors, or of integers."""
-    return hasattr(space, "low") and hasattr(space, "high") and not (hasattr(space, "n") or is_multi_discrete(space))
+    has_bounds = all(hasattr(space, attribute) for attribute in ("low", "high", "shape"))
+    return has_bounds and not (hasattr(space, "n") or is_multi_discrete(space))
 
 
 def is_multi_discrete(space: Any) -> bool:
@@ -186,7 +187,8 @@ def _encoder(env: Any, space: Any) -> Callable[[PyTree], Float[Array, "*batch fe
         start = _start(space)
 
         def one_hot(observation: Array) -> Float[Array, "*batch feature"]:
-            index = observation - start.astype(observation.dtype) if start.any() else observation
+            whole = observation.astype(jnp.int32) if observation.dtype == bool else observation
+            index = whole - start.astype(whole.dtype) if start.any() else whole
             if numbers.ndim == 0:
                 return jax.nn.one_hot(index, size)
             index = index.reshape(*index.shape[: index.ndim - numbers.ndim], numbers.size)
@@ -236,6 +238,8 @@ def action_decoder(env: Any, params: PyTree) -> Callable[[Array], Array]:
 def _box_decoder(env: Any, space: Any) -> Callable[[Array], Array]:
     low, high = box_bounds(space)
     xp = np if isinstance(low, np.ndarray) else jnp
+    whole = _dtype(space, jnp.float32).kind in "iub"
+    low, high = (xp.ceil(low), xp.floor(high)) if whole else (low, high)
     if math.prod(space.shape) == 0:
         raise InputError(f"actions of {env.name} are {space}, which has no components")
     if xp is np and not ((low <= high) & (low < np.inf) & (high > -np.inf)).all():
@@ -243,13 +247,13 @@ def _box_decoder(env: Any, space: Any) -> Callable[[Array], Array]:
             f"actions of {env.name} are {space}, which is empty: every lower bound must be a number at most as large as the "
             "upper one"
         )
-    whole = _dtype(space, jnp.float32).kind in "iub"
     below, above = xp.isfinite(low), xp.isfinite(high)
     least, most = xp.where(below, low, 0.0), xp.where(above, high, 0.0)
     # Halves first: the width of a box may be more than the largest number.
     center = xp.where(below & above, 0.5 * least + 0.5 * most, least + most + below - above)
     half = xp.where(below & above, 0.5 * most - 0.5 * least + 0.5 * whole, 1.0)
-    low, high, center, half = (x.astype(np.float32) for x in (low, high, center, half))
+    low, high = _within(np.asarray(low), np.asarray(high)) if xp is np else (low, high)
+    center, half = (x.astype(np.float32) for x in (center, half))
     scaled = xp is jnp or center.any() or (half != 1).any()  # else the sum would cost time and turn -0 to 0
 
     def decode(action: Array) -> Array:
@@ -259,6 +263,17 @@ def _box_decoder(env: Any, space: Any) -> Callable[[Array], Array]:
         return action.astype(_dtype(space, action.dtype))
 
     return decode
+
+
+def _within(
+    low: Float[np.ndarray, "*shape"], high: Float[np.ndarray, "*shape"]
+) -> tuple[Float[np.ndarray, "*shape"], Float[np.ndarray, "*shape"]]:
+    """The bounds in float32, rounded inwards so that actions lie in the box; to the nearest where nothing would be left."""
+    least, most = low.astype(np.float32), high.astype(np.float32)
+    inner_least = np.where(least < low, np.nextafter(least, np.float32(np.inf)), least)
+    inner_most = np.where(most > high, np.nextafter(most, np.float32(-np.inf)), most)
+    exists = inner_least <= inner_most
+    return np.where(exists, inner_least, least), np.where(exists, inner_most, most)
 
 
 def difference(what: str, trained: Any, env_name: str, asked: Any) -> str | None:

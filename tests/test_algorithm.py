@@ -308,6 +308,12 @@ SHORT = {  # the fewest steps, and the update that learns
     "sac": (("sac", WALK, WALK.params(), {"learning_starts": 50}), 50, 50, "learning_starts = 50"),
     "td3": (("td3", WALK, WALK.params(), {"learning_starts": 50, "policy_delay": 3}), 52, 52, "policy_delay = 3"),
     "map_elites": (("map_elites", OMNI, OMNI_PARAMS, {"num_offspring": 8}), 41, 2, "num_offspring = 8"),
+    "pga_map_elites": (
+        ("pga_map_elites", OMNI, OMNI_PARAMS, {"num_offspring": 8, "critic_steps": 2, "policy_delay": 9}),
+        161,
+        5,
+        "critic_steps = 2, policy_delay = 9",
+    ),
     "plr": (("plr", CAVE, CAVE_PARAMS, LEVELS | {"levels": "generator", "buffer_size": 24}), 121, 4, "buffer_size = 24"),
     "robust_plr": (("robust_plr", CAVE, CAVE_PARAMS, LEVELS | {"buffer_size": 32}), 161, 3, "minimum_fill = 0.5"),
     "accel": (("accel", CAVE, CAVE_PARAMS, LEVELS | {"buffer_size": 10, "minimum_fill": 0.3}), 81, 2, "minimum_fill = 0.3"),
@@ -356,6 +362,22 @@ def test_a_training_set_must_fit():
         assert "need as many levels, but there are 8" in refusal(jaxpg.make, name, CAVE, CAVE_PARAMS, **many)
     message = refusal(jaxpg.make, "dred", CAVE, CAVE_PARAMS, **SET, num_points=2, vae_batch_size=9)
     assert message == "dred: vae_batch_size = 9 levels per step are more than the training set's 8: give at most 8"
+
+
+@pytest.mark.parametrize(
+    ("name", "sizes"),
+    [
+        ("ppo", {"num_envs": 2, "num_steps": 4, "num_minibatches": 8}),
+        ("pmoe_ppo", {"num_envs": 3, "num_steps": 1, "num_minibatches": 3, "memory": "gru"}),
+        ("trpo", {"num_envs": 1, "num_steps": 1, "num_minibatches": 1}),
+        ("reinforce", {"num_envs": 1, "num_steps": 1, "baseline": "mean"}),
+    ],
+)
+def test_advantages_are_compared_among_several_steps(name, sizes):
+    """Of a single one nothing is left once the mean is subtracted."""
+    with pytest.raises(InputError, match=r"(a minibatch|the batch) is a single step, of whose advantage nothing is left"):
+        jaxpg.make(name, WALK, WALK.params(), **sizes)
+    jaxpg.make(name, WALK, WALK.params(), **sizes | {"num_steps": 2 * sizes["num_steps"]})
 
 
 def test_training_beyond_the_end_of_an_annealed_run_is_refused():

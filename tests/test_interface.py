@@ -3,12 +3,14 @@
 from collections.abc import Callable
 from typing import Any
 
+import gymnasium.spaces as gymnasium
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from checks import quick_jit
 from environments import Box, Cycle, Walk
+from gymnax.environments import spaces as gymnax
 
 import jaxpg
 import jaxpg_envs
@@ -142,6 +144,28 @@ def test_right_interfaces_train(env: Any, params: Any) -> None:
     algorithm = jaxpg.make("a2c", env, params, num_envs=2, num_steps=3, hidden_sizes=(4,))
     state, _ = quick_jit(lambda key: jaxpg.train(algorithm, key, 2))(jax.random.key(0))
     assert jax.tree.all(jax.tree.map(lambda x: jnp.isfinite(x).all(), state.learner.params))
+
+
+TABLE = jnp.arange(10.0)
+STRICT = [
+    (gymnasium.Box(3, 7, (2,), np.int32), lambda action: TABLE[action[0]] + TABLE[action[1]]),
+    (gymnasium.Box(3, 7, (), np.int32), lambda action: TABLE[action]),
+    (gymnasium.Box(0, 255, (2,), np.uint8), lambda action: (action[0] << 1) + action[1]),
+    (gymnax.Box(0, 1, (2,), bool), lambda action: ~action[0] & action[1]),
+    (gymnasium.MultiBinary(3), lambda action: action[0] ^ action[2]),
+    (gymnasium.MultiBinary((2, 3)), lambda action: action[0, 2] + action[1].sum()),
+    (gymnasium.MultiDiscrete([[3, 4], [2, 2]]), lambda action: TABLE[action[0, 1]]),
+    (gymnasium.Discrete(3, start=5), lambda action: TABLE[action]),
+]
+
+
+@pytest.mark.parametrize(("space", "use"), STRICT)
+def test_environments_are_looked_at_with_actions_of_their_space(space: Any, use: Callable[[Any], Any]) -> None:
+    """Of its shape and dtype, which they may rely on: an index, a shift, a negation."""
+    move = lambda self, key, state, action, params: (state, jnp.asarray(use(action), jnp.float32), jnp.array(False))
+    env = changed(move=move, action_space=lambda self, params: space)
+    algorithm = jaxpg.make("a2c", env, PARAMS, num_envs=2, num_steps=3, hidden_sizes=(4,))
+    jax.eval_shape(algorithm.update, jax.eval_shape(algorithm.init, jax.random.key(0)))
 
 
 def test_traced_parameters() -> None:

@@ -95,6 +95,12 @@ def test_discrete_observations_are_one_hot(axes):
     assert features.dtype == jnp.float32
 
 
+def test_truths_are_one_hot_where_the_space_is_discrete():
+    env = observing(gymnax.Dict({"a": Discrete(2), "b": SimpleNamespace(nvec=[2, 2])}))
+    features = observation_encoder(env, None)({"a": jnp.array(True), "b": jnp.array([False, True])})
+    assert features.tolist() == [0, 1, 1, 0, 0, 1]
+
+
 @pytest.mark.parametrize("axes", [(), (3,), (5, 3)])
 @pytest.mark.parametrize("shape", [(), (4,), (2, 2, 3)])
 def test_boxes_are_flattened(shape, axes):
@@ -173,6 +179,22 @@ def test_boxes_of_integers_receive_integers_of_equal_shares(dtype):
         np.testing.assert_allclose(counts, 1000, atol=2)
         assert (np.diff(actions.astype(int), axis=0) >= 0).all()
         assert to_env(jnp.array([[-99.0], [99.0]])).ravel().tolist() == [3, 7]
+
+
+def test_actions_lie_within_bounds_that_float32_does_not_have():
+    """Those of float64, of large integers, and of integers between two of them."""
+    cases = [(0.1, 0.3, np.float64), (-0.3, -0.1, np.float64), (-16777219, 16777219, np.int32), (1e6, 1e6 + 0.3, np.float64)]
+    for low, high, dtype in cases:
+        actions = decode(gymnasium.Box(low, high, (1,), dtype), np.linspace(-2.0, 2.0, 101, dtype=np.float32)[:, None])
+        assert low <= actions.astype(np.float64).min() < actions.astype(np.float64).max() <= high
+    assert decode(gymnax.Box(0.5, 2.5, (1,), jnp.int32), [[-9.0], [-0.1], [0.1], [9.0]]).ravel().tolist() == [1, 1, 2, 2]
+    with pytest.raises(InputError, match="is empty"):
+        decode(gymnax.Box(0.2, 0.8, (1,), jnp.int32), [[0.0]])
+
+
+def test_what_has_bounds_but_no_shape_is_refused():
+    with pytest.raises(InputError, match=r"ppo takes Box, .* but Aim has namespace\(low=0"):
+        jaxpg.make("ppo", Aim(SimpleNamespace(low=0.0, high=1.0)), {"time_limit": jnp.int32(1)})
 
 
 def test_integers_without_bounds_and_booleans():
@@ -382,8 +404,9 @@ def test_strange_actions_are_refused(name, message, space):
 @pytest.mark.parametrize("name", ["dqn", "qr_dqn", "sac_discrete", "pqn"])
 @pytest.mark.parametrize("space", [gymnasium.MultiBinary(2), gymnasium.MultiDiscrete([2, 2]), gymnasium.MultiBinary((2, 2))])
 def test_several_actions_at_once_are_refused_where_one_is_needed(name, space):
+    env = Aim(space, np.zeros(space.shape))
     with pytest.raises(InputError, match=f"{name} needs discrete actions, but Aim has Multi.*ppo"):
-        jaxpg.make(name, Aim(space), None)
+        jaxpg.make(name, env, env.params())
 
 
 @pytest.mark.parametrize(

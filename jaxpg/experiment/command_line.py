@@ -21,7 +21,7 @@ from typing import Annotated, Any, Literal, NoReturn
 import numpy as np
 import tyro
 
-from jaxpg.algorithm import REGISTRY, Field, InputError, fields, lookup, still_read, unknown
+from jaxpg.algorithm import REGISTRY, Field, InputError, fields, lookup, still_read, unknown, unmet
 from jaxpg.experiment.devices import cache_compiled_programs, use_cpu_devices
 from jaxpg.experiment.errors import RunError
 from jaxpg.randomness import use_fast_random_bits
@@ -224,13 +224,18 @@ class TrainArguments(TrainingArguments):
 def _train(arguments: list[str]) -> None:
     algorithm, rest = _algorithm_first("train", arguments)
     _refuse_as_hyperparameters(TrainArguments, rest)
-    rest = _saved_settings(algorithm, rest) + rest  # of two flags of the same name, the later one counts
-    options = _parse(_with_hyperparameters(TrainArguments, algorithm), rest, f"train {algorithm}")
+    parse = lambda flags: _parse(_with_hyperparameters(TrainArguments, algorithm), flags, f"train {algorithm}")
+    saved = _saved_settings(algorithm, rest)
+    options = parse(saved + rest)  # of two flags of the same name, the later one counts
+    settings = dataclasses.asdict(options.set)
+    if saved:  # what is read no more, since the flags chose otherwise, is passed over unless they set it
+        given, known = dataclasses.asdict(parse(rest).set), fields(lookup(algorithm).config_class)
+        settings |= {field.name: given[field.name] for field in known if field.name in given and unmet(field, settings)}
     from jaxpg.experiment.run import run
 
     names = ("eval_every", "eval_episodes", "init_from", "init_optimizer", "wandb")
     further = {name: getattr(options, name) for name in names}
-    summary = run(algorithm, **_common(options), **further, **dataclasses.asdict(options.set))
+    summary = run(algorithm, **_common(options), **further, **settings)
     print(json.dumps(summary) if options.json else _words(summary, options.out))
 
 

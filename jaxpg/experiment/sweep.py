@@ -23,7 +23,20 @@ from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Bool, Float, PyTree
 from rich.console import Console
 
-from jaxpg.algorithm import Algorithm, Field, InputError, Metrics, Policy, fields, lookup, make, shortest
+from jaxpg.algorithm import (
+    Algorithm,
+    Field,
+    InputError,
+    Metrics,
+    Policy,
+    check_value,
+    fields,
+    lookup,
+    make,
+    plain_value,
+    shortest,
+    unmet,
+)
 from jaxpg.experiment.checkpoints import write_atomically
 from jaxpg.experiment.devices import seed_mesh
 from jaxpg.experiment.environment import find_environment
@@ -92,7 +105,8 @@ def sweep(
       seed: of the agents' keys, and of the draws.
       num_devices: devices among which a group's (configuration, seed) pairs are divided; where they do not divide, the last
         pair is repeated and the repetitions are dropped.
-      **hyperparameters: fields that all configurations share, `total_steps` among them.
+      **hyperparameters: fields that all configurations share, `total_steps` among them; those that do not read one, as a
+        memory's size without a memory, pass it over.
 
     Returns:
       The content of `results.json`: `results` with one object per configuration, `best` with that of the highest score.
@@ -113,13 +127,23 @@ def sweep(
     intervals = {name: checked_range(algorithm, known[name], ranges[name]) for name in ranges}
     configurations = combine(values, draw(intervals, random or 0, seed))
     require_all_read(algorithm, known, configurations, hyperparameters)
-    groups = _groups(known, configurations, partial(make, algorithm, environment.env, environment.params, **hyperparameters))
+    fixed = {name: field.default for name, field in known.items()} | hyperparameters
+    is_read = lambda name, configuration: not unmet(known[name], fixed | configuration)
+    read_by_some = [name for name in hyperparameters if name in known and any(is_read(name, c) for c in configurations)]
+
+    def build(**configuration: Any) -> Algorithm:
+        given = {name: x for name, x in hyperparameters.items() if name not in read_by_some or is_read(name, configuration)}
+        return make(algorithm, environment.env, environment.params, **given, **configuration)
+
+    groups = _groups(known, configurations, build)
     require_trainable(algorithm, groups[0].agent, num_seeds)
     description = describe(
         algorithm, environment.name, dict(env_options or {}), seed, num_seeds, num_devices, groups[0].agent.config
     )
-    shared = {name: value for name, value in description["config"].items() if name not in values | intervals}
-    description["config"] = shared
+    common = description["config"] | {
+        name: plain_value(known[name], check_value(algorithm, known[name], hyperparameters[name])) for name in read_by_some
+    }
+    description["config"] = {name: value for name, value in common.items() if name not in values | intervals}
     description |= {"grid": values, "ranges": intervals, "random": random}
     if environment.source:
         description["env_source"] = environment.source

@@ -94,7 +94,7 @@ def soft_value(
         AssertionError: if the shapes differ.
     """
     assert_same_shape(action_values=action_values, log_probs=log_probs)
-    possible = jnp.isfinite(log_probs)
+    possible = ~jnp.isneginf(log_probs)  # a NaN is not passed over
     finite = jnp.where(possible, log_probs, 0.0)
     return jnp.where(possible, jnp.exp(finite) * (action_values - temperature * finite), 0.0).sum(-1)
 

@@ -125,6 +125,24 @@ def test_a_search_goes_on_where_controllers_break_the_simulator(name):
         assert is_finite(states.emitter.learner)
 
 
+class Mirage(PointOmni):
+    """Where x passes 0.01 only the observation is NaN: the episode goes on, and takes actions that are NaN for zeros."""
+
+    def step_env(self, key, state, action, params):
+        observation, state, *rest = super().step_env(key, state, jnp.nan_to_num(action), params)
+        return jnp.where(state.position[0] > 0.01, jnp.nan, observation), state, *rest
+
+
+@pytest.mark.parametrize("name", ["map_elites", "me_es"])
+def test_a_search_stops_where_controllers_act_on_what_is_no_number(name):
+    env = Mirage()
+    params = env.default_params.replace(max_steps_in_episode=6, half_width=0.2)
+    make = lambda _: jaxpg.make(name, env, params, **SEARCH | SEARCHES[name])
+    states, metrics = train(make, jnp.int32(0), updates=2)
+    assert "episode_return" in faulty(metrics)
+    assert (states.repertoire.descriptors[..., 0] <= 0.02).all(), "who acted on it is no elite"
+
+
 class Collapsing(GridWorld):
     """An episode terminates after three steps in a cave that is NaN."""
 
@@ -146,6 +164,45 @@ def test_a_curriculum_goes_on_where_levels_break_the_simulator(name):
     assert metrics["episodes"].sum() > 0
     assert not faulty(metrics)
     assert is_finite(states.learner)
+
+
+class Unknown(GridWorld):
+    """After three steps on a level that is not among `known`, observations are NaN, and the episode goes on."""
+
+    def step_env(self, key, state, action, params):
+        observation, state, *rest = super().step_env(key, state, action, params)
+        is_known = (params.level.layout == self.known).all((-2, -1)).any()
+        lost = (state.time >= 3) & ~is_known
+        return jax.tree.map(lambda x: jnp.where(lost, jnp.nan, x), observation), state, *rest
+
+
+def test_levels_that_are_only_looked_at_stop_a_run_too():
+    cave, params = cave_escape(5, 12)
+    levels = jax.vmap(cave.sample_level)(jax.random.split(KEY, 6))
+    env = Unknown.__new__(Unknown)
+    env.__dict__.update(cave.__dict__, known=levels.layout)
+    sizes = {"num_envs": 4, "num_steps": 8, "num_epochs": 1, "hidden_sizes": (4,), "memory": "none", "total_steps": 4096}
+    sizes |= {"levels": "dataset", "buffer_size": 16}
+    make = lambda _: jaxpg.make("accel", env, params.replace(level=levels), **sizes)
+    states, metrics = train(make, jnp.int32(0), updates=1)
+    assert is_finite(states.learner)
+    assert faulty(metrics) == {"proposed_value"}
+
+
+def test_an_antagonist_that_is_lost_stops_a_run():
+    """It shows in no return, and no gradient leads from it to the student."""
+    cave, params = cave_escape(5, 12)
+    sizes = {"num_envs": 4, "num_steps": 8, "num_epochs": 1, "hidden_sizes": (4,), "memory": "none", "num_walls": 3}
+    algorithm = jaxpg.make("paired", cave, params, **sizes)
+
+    def update(key):
+        state = algorithm.init(key)
+        lost = jax.tree.map(lambda x: jnp.full_like(x, jnp.nan), state.antagonist.params)
+        return algorithm.update(state._replace(antagonist=state.antagonist._replace(params=lost)))
+
+    state, metrics = quick_jit(update)(KEY)
+    assert is_finite(state.learner)
+    assert faulty(jax.tree.map(lambda x: x[None], metrics)) == {"antagonist_parameter_norm"}
 
 
 # --- Gradients through the successor --------------------------------------------------------------------------------------

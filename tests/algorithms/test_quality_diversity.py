@@ -305,6 +305,8 @@ def test_a_diagonal_covariance_is_learned_as_quickly_as_it_can_be():
 def test_strategies_share_the_offspring_evenly():
     with pytest.raises(InputError, match="num_offspring = 8 does not divide into num_emitters = 3"):
         small("cma_me", num_emitters=3)
+    with pytest.raises(InputError, match=r"num_offspring = num_emitters = 8 leaves one offspring to each, .* at least 16"):
+        small("cma_me", num_emitters=8)
 
 
 def test_the_direction_of_ascent_is_that_of_evosax():

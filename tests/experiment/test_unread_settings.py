@@ -54,6 +54,18 @@ def test_a_sweep_over_a_choice_and_what_it_needs():
         require_all_read("ppo", KNOWN, [{"surrogate": "clip", "kl_coefficient": 1.0}, *swept], {})
 
 
+def test_configurations_of_a_sweep_pass_over_a_fixed_value_that_others_read(monkeypatch, tmp_path):
+    sweeper = importlib.import_module("jaxpg.experiment.sweep")
+    monkeypatch.setattr(sweeper, "_sweep", lambda description, groups, *_: description | {"groups": groups})
+    grid, fixed = {"memory": ["none", "gru"], "learning_rate": [1e-3, 1e-4]}, {"memory_size": 32, "num_minibatches": 4}
+    swept = sweeper.sweep("ppo", "CartPole-v1", tmp_path / "x", grid=grid, **fixed)
+    assert [group.agent.config.memory_size for group in swept["groups"]] == [128, 32]
+    shared = swept["config"]
+    assert (shared["memory_size"], shared["num_minibatches"]) == (32, 4)
+    with pytest.raises(InputError, match="memory_size is read only with memory = gru or lstm, but memory is none"):
+        sweeper.sweep("ppo", "CartPole-v1", tmp_path / "y", grid=grid | {"memory": ["none"]}, **fixed)
+
+
 def test_help_says_when_a_field_is_read(jaxpg):
     said = " ".join(jaxpg("train ppo --help")[1].replace("│", " ").split())
     assert "weight of the KL penalty (surrogate = kl)" in said
@@ -72,3 +84,15 @@ def test_the_configuration_of_an_old_run_can_be_given(jaxpg, monkeypatch, old_ru
     monkeypatch.setattr(RUNNER, "run", lambda *args, **kwargs: called.update(kwargs) or {})
     assert jaxpg(f"train ppo --env CartPole-v1 --out out --json --config {old_run / 'config.json'}")[0] == 0
     assert (called["memory_size"], called["kl_coefficient"], called["num_steps"]) == (128, 1.0, 16)
+    description = json.loads((old_run / "config.json").read_text())
+    description["config"] |= {"memory": "gru", "memory_size": 64}
+    (old_run / "config.json").write_text(json.dumps(description))
+    command = f"train ppo --env CartPole-v1 --out out --json --config {old_run / 'config.json'}"
+    for flags, memory, size in (
+        ("", "gru", 64),
+        ("--set.memory lstm", "lstm", 64),
+        ("--set.memory none", "none", 128),
+        ("--set.memory none --set.memory-size 32", "none", 32),  # which `run` refuses
+    ):
+        assert jaxpg(f"{command} {flags}")[0] == 0
+        assert (called["memory"], called["memory_size"]) == (memory, size)

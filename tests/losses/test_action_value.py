@@ -73,6 +73,7 @@ def test_soft_value_by_hand_and_without_an_impossible_action():
     value, gradient = jax.value_and_grad(soft_value, 1)(q, jnp.array([0.0, -jnp.inf]), 0.5)
     assert float(value) == 1.0
     assert np.isfinite(gradient).all()
+    assert np.isnan(soft_value(q, jnp.array([0.0, jnp.nan]), 0.5)), "a broken policy is not an impossible action"
 
 
 @given(st.integers(0, 10_000), st.floats(0.1, 3.0))

@@ -207,7 +207,7 @@ def as_algorithm(
             proposed = curriculum.propose(propose_key, memory, choice, outcome)
             _, judged, _ = student.play(look_key, learner, proposed)
             memory, admission = curriculum.admit(memory, proposed, judged, now)
-            metrics |= admission
+            metrics |= admission | {"proposed_value": judged.mean_value.mean()}  # NaN if an observation there was
         return CurriculumState(key, learner, memory, increment(now, curriculum.period)), metrics
 
     def policy(state: CurriculumState, deterministic: bool = True) -> Policy:

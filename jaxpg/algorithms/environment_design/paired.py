@@ -161,9 +161,10 @@ def paired(config: PAIREDConfig, env: Any, params: PyTree) -> Algorithm:
         regret = scores.regret(rival_outcome.episodes, outcome.episodes)
         steps = steps._replace(reward=jnp.where(steps.done, regret, 0.0))
         learner, learning = student.learn(keys[2], state.learner, played)
-        antagonist, _ = student.learn(keys[3], state.antagonist, rival_played)
+        antagonist, rival_learning = student.learn(keys[3], state.antagonist, rival_played)
         builder, building_metrics = adversary.learn(learn_key, state.adversary, steps)
         metrics |= learning | {"regret": regret.mean(), "adversary_entropy": building_metrics["entropy"]}
+        metrics["antagonist_parameter_norm"] = rival_learning["parameter_norm"]
         return PAIREDState(key, learner, antagonist, builder, increment(state.updates)), metrics
 
     def policy(state: PAIREDState, deterministic: bool = True) -> Policy:

@@ -36,6 +36,7 @@ from jaxpg.on_policy import (
     make_network,
     mean_over_chunks,
     require_divisible,
+    require_several,
 )
 from jaxpg.rollout import Transition
 from jaxpg.shuffling import shuffled_indices
@@ -98,7 +99,7 @@ def make_parts(
       best_action: `(distribution, key) -> action` of the deterministic policy.
 
     Raises:
-      InputError: the batch (with a memory: the environments) does not divide into `num_minibatches`.
+      InputError: the batch (with a memory: the environments) does not divide into `num_minibatches` of several steps.
     """
     batch_size = config.num_envs * config.num_steps
     has_memory = config.memory != "none"
@@ -107,6 +108,7 @@ def make_parts(
     else:
         product = f"num_envs * num_steps = {config.num_envs} * {config.num_steps} = {batch_size}"
         require_divisible(f"a batch of {product} steps", batch_size, config.num_minibatches)
+    require_several("a minibatch", batch_size // config.num_minibatches)
     num_chunks = 1 if has_memory else chunks_of(batch_size // config.num_minibatches, config.chunk_size)
     actor = make_actor(config, env, env_params, network, best_action)
     optimizer = clipped_adam(config, config.num_epochs * config.num_minibatches)

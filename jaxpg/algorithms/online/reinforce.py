@@ -33,6 +33,7 @@ from jaxpg.on_policy import (
     clipped_adam,
     make_actor,
     make_network,
+    require_several,
 )
 from jaxpg.rollout import Transition
 
@@ -52,7 +53,13 @@ class REINFORCEConfig(JointConfig):
 
 
 def make_parts(config: REINFORCEConfig, env: Any, env_params: PyTree, network: ActorCritic) -> Parts:
-    """REINFORCE around any actor-critic (with the baseline `mean` the critic is not trained)."""
+    """REINFORCE around any actor-critic (with the baseline `mean` the critic is not trained).
+
+    Raises:
+      InputError: the mean is one of a single step.
+    """
+    if config.baseline == "mean":
+        require_several("the batch", config.num_envs * config.num_steps)
     coefficients = config if config.baseline == "value" else dataclasses.replace(config, value_coefficient=0.0)
     actor = make_actor(config, env, env_params, network)
     optimizer = clipped_adam(config, 1)

@@ -34,6 +34,7 @@ from jaxpg.on_policy import (
     make_actor,
     make_network,
     require_divisible,
+    require_several,
 )
 from jaxpg.rollout import Transition
 from jaxpg.shuffling import shuffled_indices
@@ -57,7 +58,7 @@ def make_parts(config: TRPOConfig, env: Any, env_params: PyTree, network: ActorC
     """TRPO around any actor-critic whose distributions know their KL divergence.
 
     Raises:
-      InputError: the batch does not divide into `num_minibatches`.
+      InputError: the batch does not divide into `num_minibatches`, or is one step.
     """
     batch_size = config.num_envs * config.num_steps
     require_divisible(
@@ -65,6 +66,7 @@ def make_parts(config: TRPOConfig, env: Any, env_params: PyTree, network: ActorC
         batch_size,
         config.num_minibatches,
     )
+    require_several("the batch", batch_size)
     actor = make_actor(config, env, env_params, network)
     optimizer = clipped_adam(config, config.num_value_epochs * config.num_minibatches)
 

@@ -95,6 +95,11 @@ def cma_me(config: CMAMEConfig, env: Any, params: PyTree) -> Algorithm:
     number = config.num_emitters
     if config.num_offspring % number:
         raise InputError(f"cma_me: num_offspring = {config.num_offspring} does not divide into num_emitters = {number}")
+    if config.num_offspring == number:
+        raise InputError(
+            f"cma_me: num_offspring = num_emitters = {number} leaves one offspring to each, which has no better half: give at "
+            f"least {2 * number}, or fewer emitters"
+        )
     controller = make_controller(config.controller, task, config.hidden_sizes)
     with jax.ensure_compile_time_eval():  # evosax counts the weights of an example, also where hyperparameters are traced
         strategy, options = make_strategy(config.num_offspring // number, controller.init(jax.random.key(0)))

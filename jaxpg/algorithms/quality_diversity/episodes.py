@@ -149,7 +149,8 @@ def run_episodes(
         reward = jnp.asarray(reward, jnp.float32).reshape(number)
         terminated, truncated = jnp.asarray(terminated, bool), jnp.asarray(truncated, bool)
         steps = Steps(features, action, reward, terminated, task.encode(info["final_observation"]), alive)
-        fitness = fitness + jnp.where(alive, reward, 0.0)
+        is_number = ~jnp.isnan(action).any(-1)  # not where a controller observed NaN, whatever the environment made of it
+        fitness = fitness + jnp.where(alive, jnp.where(is_number, reward, jnp.nan), 0.0)
         descriptor = jnp.where(alive[:, None], info["descriptor"], descriptor)
         length = length + alive
         return (env_state, task.encode(observation), alive & ~(terminated | truncated), fitness, descriptor, length), steps

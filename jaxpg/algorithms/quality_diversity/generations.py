@@ -139,8 +139,12 @@ def as_algorithm(config: QualityDiversityConfig, task: Task, controller: Control
         fittest = jnp.argmax(state.repertoire.fitnesses)
         return Policy(genotypes_at(state.repertoire, fittest), act, jnp.int32(0))
 
+    policy_delay, critic_steps = getattr(config, "policy_delay", 1), getattr(config, "critic_steps", 1)
+    first_actor = math.ceil(policy_delay / critic_steps)
     until_then = f"genotypes are random (num_offspring = {config.num_offspring})"
-    return Algorithm(init, update, policy, config, steps_per_update, num_updates, 2, until_then)
+    if first_actor > 2:
+        until_then = f"the actor learns nothing (critic_steps = {critic_steps}, policy_delay = {policy_delay})"
+    return Algorithm(init, update, policy, config, steps_per_update, num_updates, max(first_actor, 2), until_then)
 
 
 def _additions(emitter: Emitter, added: Array) -> Metrics:

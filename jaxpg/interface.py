@@ -14,6 +14,11 @@ from jaxpg.errors import InputError
 RETURNS = ("observation", "state", "reward", "terminated", "truncated", "info")
 
 
+def name_of(env: Any) -> str:
+    """What messages call an environment: many of users' own have no `name`."""
+    return getattr(env, "name", type(env).__name__)
+
+
 def require_interface(env: Any, params: PyTree) -> None:
     """Checks `reset`, `step` and the spaces of an environment; traces `reset` and `step` once and computes nothing.
 
@@ -83,8 +88,8 @@ def _after_step(name: str, observation: PyTree, state: PyTree, returned: Any) ->
         )
         raise InputError(f"step of {name} returns {_words(returned)}, not the six ({', '.join(RETURNS)}){hint}")
     found = dict(zip(RETURNS, returned, strict=True))
-    info = found.pop("info")
     _require_arrays(name, "step", found)
+    info = found.pop("info")
     for value in ("reward", "terminated", "truncated"):
         shape = jnp.shape(found[value]) if jax.tree.structure(found[value]) == jax.tree.structure(0) else None
         if shape is None or math.prod(shape) != 1 or (shape and value != "reward"):

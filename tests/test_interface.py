@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from checks import quick_jit
-from environments import Box, Cycle, Walk
+from environments import Box, Cycle, Discrete, Walk
 
 import jaxpg
 import jaxpg_envs
@@ -90,6 +90,7 @@ WRONG = [
     (stepping(lambda o, s, r, d, t, i: (o, s, r, d[None], t, i)), r"returns as terminated bool\[1\], not one number"),
     (stepping(lambda o, s, r, d, t, i: (o, s, r, d, None, i)), r"returns as truncated a NoneType"),
     (stepping(lambda o, s, r, d, t, i: (o, s, r, d, t, {})), r"step of Changed gives no info\['final_observation'\].*Add"),
+    (stepping(lambda o, s, r, d, t, i: (o, s, r, d, t, i | {"who": "me"})), r"in its info\['who'\] a str, which is no array"),
     (stepping(lambda o, s, r, d, t, i: (o, s, r, d, t, None)), r"gives no info\['final_observation'\]"),
     (
         stepping(lambda o, s, r, d, t, i: (o, s, r, d, t, {"final_observation": o[:2]})),
@@ -120,6 +121,24 @@ def test_wrong_interfaces(env: Any, message: str, monkeypatch: pytest.MonkeyPatc
     for name in ("ppo", "sac"):
         with pytest.raises(InputError, match=message):
             jaxpg.make(name, env, PARAMS)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("pmoe_ppo", "needs continuous actions, but Walk has"),
+        ("sac", "needs continuous actions, but Walk has"),
+        ("map_elites", "needs a task with a descriptor, but Walk has none"),
+        ("plr", "chooses levels, but Walk has none"),
+        ("ppo", "but Walk has the buttons"),
+    ],
+)
+def test_messages_do_without_a_name(name: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(next(kind for kind in Walk.__mro__ if "name" in vars(kind)), "name")
+    space = "the buttons" if name == "ppo" else Discrete(2)
+    monkeypatch.setattr(Walk, "action_space", lambda self, params: space)
+    with pytest.raises(InputError, match=message):
+        jaxpg.make(name, WALK, PARAMS)
 
 
 @pytest.mark.parametrize("name", sorted(name for name, entry in REGISTRY.items() if entry.field != "environment_design"))

@@ -35,6 +35,7 @@ from jaxpg.experiment.pictures import draw_behaviour, draw_repertoire
 from jaxpg.experiment.progress import RunProgress, say, stage
 from jaxpg.experiment.statistics import bootstrap_interval, interquartile_mean
 from jaxpg.experiment.warm_start import transfer
+from jaxpg.interface import require_interface
 from jaxpg.on_policy import OnPolicyConfig
 from jaxpg.replay import Buffer, grow_buffer
 from jaxpg.spaces import box_bounds, difference, is_box
@@ -126,6 +127,8 @@ def run(
     given: dict[str, Any] = {}
     if eval_every is not None:
         given["evaluation"] = _evaluation(eval_every, eval_episodes)
+    elif eval_episodes != 16:
+        raise InputError("eval_episodes needs eval_every, the environment steps from one evaluation to the next")
     if init_from is not None:
         given["init_from"] = {"folder": str(Path(init_from).absolute()), "optimizer": init_optimizer}
     elif init_optimizer:
@@ -496,6 +499,7 @@ def evaluate_run(
     environment, params = run.env, run.env_params
     if env is not None or env_options:
         env, environment, params, _ = find_environment(run.description["env"] if env is None else env, env_options, env_params)
+        require_interface(environment, params)
         for space in ("observation_space", "action_space"):
             trained, asked = getattr(run.env, space)(run.env_params), getattr(environment, space)(params)
             differs = difference(space, trained, env, asked)

@@ -29,7 +29,7 @@ MISTAKES = {
     f"train --env {CART_POLE}": ["needs an algorithm", "ppo"],
     f"train pppo {CART_POLE}": ["unknown algorithm 'pppo'", "did you mean 'ppo'", "pmoe_sac, ppo, pqn"],
     "train ppo --env CartPol-v1 --out run": ['unknown environment "CartPol-v1"', 'did you mean "CartPole-v1"', "jaxpg list"],
-    "train ppo --env nonsense --out run": ['unknown environment "nonsense"', "jaxpg list"],
+    "train ppo --env nonsense --out run": ['unknown environment "nonsense"', "package.module:factory", "jaxpg list"],
     "train ppo --out run": ["--env"],
     "train ppo --env CartPole-v1": ["--out"],
     f"train ppo {CART_POLE} --set.lerning-rate 1": ["--set.lerning-rate", "--set.learning-rate"],
@@ -53,9 +53,12 @@ MISTAKES = {
     f"train ppo {CART_POLE} --total-steps 0": ["--total-steps must be at least 1, got 0"],
     f"train ppo {CART_POLE} --total-steps -5": ["--total-steps must be at least 1, got -5"],
     f"train ppo {CART_POLE} --total-steps many": ["--total-steps: must be a whole number", "'many'"],
-    f"train ppo {CART_POLE} --total-steps 1.5": ["--total-steps: must be a whole number, such as 1000000 or 1e6", "got '1.5'"],
+    f"train ppo {CART_POLE} --total-steps 1.5": ["--total-steps: must be a whole number below 1e19, such as 1000000 or 1e6"],
     f"train ppo {CART_POLE} --total-steps 1e-3": ["--total-steps: must be a whole number", "got '1e-3'"],
     f"train ppo {CART_POLE} --total-steps 1e999999999": ["--total-steps: must be a whole number", "got '1e999999999'"],
+    f"train ppo {CART_POLE} --total-steps inf": ["--total-steps: must be a whole number below 1e19", "got 'inf'"],
+    f"train ppo {CART_POLE} --set.num-envs=-Infinity": ["--set.num-envs: must be a whole number", "got '-Infinity'"],
+    f"train ppo {CART_POLE} --eval-episodes 3": ["eval_episodes needs eval_every"],
     f"train ppo {CART_POLE} --num-seeds 1.5": ["--num-seeds: must be a whole number", "got '1.5'"],
     f"train ppo {CART_POLE} --seed -1": ["seed must lie in [0, 2^32), got -1"],
     f"train ppo {CART_POLE} --seed one": ["--seed", "one"],
@@ -150,7 +153,7 @@ def test_help_lists_every_hyperparameter(jaxpg):
 def test_whole_numbers_as_people_type_them(text, jaxpg, monkeypatch):
     """In every integer flag, with dashes or underscores."""
     given = {}
-    monkeypatch.setattr(COMMAND_LINE, "run", lambda *_, **arguments: given.update(arguments))
+    monkeypatch.setattr(RUNNER, "run", lambda *_, **arguments: given.update(arguments))
     monkeypatch.setattr(COMMAND_LINE, "use_cpu_devices", lambda *_, **__: None)
     monkeypatch.setattr(COMMAND_LINE, "_words", lambda *_: "")
     flags = "--total-steps {0} --seed {0} --num_seeds {0} --num-devices {0} --set.num_envs {0} --set.hidden-sizes {0} 8 {0}"

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from checks import quick_jit
-from environments import Box, Cycle, Discrete, Walk
+from environments import Box, Cycle, Walk
 
 import jaxpg
 import jaxpg_envs
@@ -126,19 +126,20 @@ def test_wrong_interfaces(env: Any, message: str, monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("pmoe_ppo", "needs continuous actions, but Walk has"),
-        ("sac", "needs continuous actions, but Walk has"),
-        ("map_elites", "needs a task with a descriptor, but Walk has none"),
-        ("plr", "chooses levels, but Walk has none"),
+        ("pmoe_ppo", "needs continuous actions, but Cycle has"),
+        ("sac", "needs continuous actions, but Cycle has"),
+        ("map_elites", "needs a task with a descriptor, but Cycle has none"),
+        ("plr", "chooses levels, but Cycle has none"),
         ("ppo", "but Walk has the buttons"),
     ],
 )
 def test_messages_do_without_a_name(name: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(next(kind for kind in Walk.__mro__ if "name" in vars(kind)), "name")
-    space = "the buttons" if name == "ppo" else Discrete(2)
-    monkeypatch.setattr(Walk, "action_space", lambda self, params: space)
+    env: Any = Walk() if name == "ppo" else Cycle()  # the latter has discrete actions
+    monkeypatch.delattr(next(kind for kind in type(env).__mro__ if "name" in vars(kind)), "name")
+    if name == "ppo":
+        monkeypatch.setattr(Walk, "action_space", lambda self, params: "the buttons")
     with pytest.raises(InputError, match=message):
-        jaxpg.make(name, WALK, PARAMS)
+        jaxpg.make(name, env, PARAMS if name == "ppo" else Cycle().params([1.0, 2.0], 5))
 
 
 @pytest.mark.parametrize("name", sorted(name for name, entry in REGISTRY.items() if entry.field != "environment_design"))

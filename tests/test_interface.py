@@ -128,18 +128,18 @@ def test_wrong_interfaces(env: Any, message: str, monkeypatch: pytest.MonkeyPatc
     [
         ("pmoe_ppo", "needs continuous actions, but Cycle has"),
         ("sac", "needs continuous actions, but Cycle has"),
-        ("map_elites", "needs a task with a descriptor, but Cycle has none"),
+        ("map_elites", "needs a task with a descriptor, but Walk has none"),
         ("plr", "chooses levels, but Cycle has none"),
         ("ppo", "but Walk has the buttons"),
     ],
 )
 def test_messages_do_without_a_name(name: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    env: Any = Walk() if name == "ppo" else Cycle()  # the latter has discrete actions
+    env: Any = Cycle() if "Cycle" in message else Walk()  # discrete and continuous actions
     monkeypatch.delattr(next(kind for kind in type(env).__mro__ if "name" in vars(kind)), "name")
     if name == "ppo":
         monkeypatch.setattr(Walk, "action_space", lambda self, params: "the buttons")
     with pytest.raises(InputError, match=message):
-        jaxpg.make(name, env, PARAMS if name == "ppo" else Cycle().params([1.0, 2.0], 5))
+        jaxpg.make(name, env, PARAMS if isinstance(env, Walk) else env.params([1.0, 2.0], 5))
 
 
 @pytest.mark.parametrize("name", sorted(name for name, entry in REGISTRY.items() if entry.field != "environment_design"))

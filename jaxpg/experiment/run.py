@@ -186,12 +186,15 @@ def require_trainable(name: str, agent: Algorithm, num_seeds: int) -> PyTree:
     """
     state = jax.eval_shape(agent.init, jax.random.key(0))
     result = jax.eval_shape(agent.update, state)
-    if not isinstance(result, tuple) or len(result) != 2 or not isinstance(result[1], dict):
-        raise InputError(f"{name}: update must return (state, metrics), metrics being a dictionary of scalars")
+    if not isinstance(result, tuple) or len(result) != 2 or not isinstance(result[1], dict) or not result[1]:
+        raise InputError(f"{name}: update must return (state, metrics), metrics being a dictionary of scalars, one or more")
     after, metrics = result
-    faulty = [key for key, value in metrics.items() if getattr(value, "shape", None) != ()]
+    faulty = [str(key) for key, value in metrics.items() if getattr(value, "shape", None) != ()]
     if faulty:
         raise InputError(f"{name}: metrics must be scalars, but {', '.join(faulty)} of update are not: average them")
+    faulty = [repr(key) for key, value in metrics.items() if not isinstance(key, str) or value.dtype == bool]
+    if faulty:
+        raise InputError(f"{name}: metrics are numbers by name, but {', '.join(faulty)} is a truth value or no name")
     if jax.tree.structure(state) != jax.tree.structure(after):
         raise InputError(f"{name}: update returns a state of another structure than init's: it must stay the same")
     for (path, old), new in zip(jax.tree_util.tree_flatten_with_path(state)[0], jax.tree.leaves(after), strict=True):

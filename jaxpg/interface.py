@@ -84,8 +84,8 @@ def _after_step(name: str, observation: PyTree, state: PyTree, returned: Any) ->
         )
         raise InputError(f"step of {name} returns {_words(returned)}, not the six ({', '.join(RETURNS)}){hint}")
     found = dict(zip(RETURNS, returned, strict=True))
-    info = found.pop("info")
     _require_arrays(name, "step", found)
+    info = found.pop("info")
     for value in ("reward", "terminated", "truncated"):
         shape = jnp.shape(found[value]) if jax.tree.structure(found[value]) == jax.tree.structure(0) else None
         if shape is None or math.prod(shape) != 1 or (shape and value != "reward"):

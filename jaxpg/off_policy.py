@@ -18,6 +18,7 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from jaxpg.algorithm import Algorithm, InputError, Metrics, Policy, Scalar, hyperparameter, static
 from jaxpg.counting import fraction, has_reached, increment, init_count
+from jaxpg.errors import name_of
 from jaxpg.normalization import RunningStatistics, init_statistics, normalize, update_statistics
 from jaxpg.replay import Buffer, Sample, Step, add, init_buffer, reprioritize, sample
 from jaxpg.rollout import RolloutState, episode_metrics, existing_successors, init_rollout, rollout
@@ -113,7 +114,7 @@ def discrete_actions(name: str, env: Any, env_params: PyTree) -> Actions:
     numbers = choices(space)
     if numbers is None or numbers.ndim > 0:
         raise InputError(
-            f"{name} needs discrete actions, but {env.name} has {space}: choose a discrete environment "
+            f"{name} needs discrete actions, but {name_of(env)} has {space}: choose a discrete environment "
             "(CartPole-v1, Breakout-MinAtar, ...) or an algorithm for others: sac, td3 (continuous), ppo (also several at once)"
         )
     number = int(numbers)
@@ -129,7 +130,7 @@ def bounded_actions(name: str, env: Any, env_params: PyTree) -> Actions:
     space = require_box_actions(name, env, env_params)
     to_env = action_decoder(env, env_params)
     if any(isinstance(bound, np.ndarray) and not np.isfinite(bound).all() for bound in box_bounds(space)):
-        raise InputError(f"{name} needs actions within finite bounds, but {env.name} has {space}; ppo does not")
+        raise InputError(f"{name} needs actions within finite bounds, but {name_of(env)} has {space}; ppo does not")
     size = math.prod(space.shape)
     random = lambda key, n: jax.random.uniform(key, (n, size), minval=-1.0, maxval=1.0)
     return Actions(size, to_env, random)

@@ -17,6 +17,7 @@ from jaxtyping import Array, Bool, Float, PyTree
 from jaxpg import losses
 from jaxpg.algorithm import Algorithm, InputError, Metrics, Policy, Scalar, hyperparameter, static
 from jaxpg.counting import fraction, increment, init_count
+from jaxpg.errors import name_of
 from jaxpg.gradient_descent import descend, global_norm
 from jaxpg.networks import (
     MLP,
@@ -290,7 +291,7 @@ def make_network(name: str, config: OnPolicyConfig, env: Any, env_params: PyTree
     if is_box(space):
         actor = GaussianActor(math.prod(space.shape), config.hidden_sizes, config.activation)
     elif numbers is None:
-        raise InputError(f"{name} takes {SUPPORTED_ACTIONS}, but {env.name} has {space}")
+        raise InputError(f"{name} takes {SUPPORTED_ACTIONS}, but {name_of(env)} has {space}")
     elif numbers.ndim == 0:
         actor = CategoricalActor(int(numbers), config.hidden_sizes, config.activation)
     else:

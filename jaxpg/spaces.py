@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 
-from jaxpg.errors import InputError
+from jaxpg.errors import InputError, name_of
 
 SUPPORTED_ACTIONS = "Box, Discrete, MultiDiscrete and MultiBinary actions"
 
@@ -120,7 +120,7 @@ def require_box_actions(name: str, env: Any, params: PyTree) -> Any:
     space = env.action_space(params)
     if not is_box(space):
         raise InputError(
-            f"{name} needs continuous actions, but {env.name} has {space}: choose a continuous environment "
+            f"{name} needs continuous actions, but {name_of(env)} has {space}: choose a continuous environment "
             "(Pendulum-v1, brax/hopper, ...) or an algorithm for discrete actions (ppo)"
         )
     return space
@@ -145,8 +145,8 @@ def _size(env: Any, space: Any) -> int:
     if is_box(space):
         return math.prod(space.shape)
     raise InputError(
-        f"observations of {env.name} are {space}: Box, Discrete, MultiDiscrete, MultiBinary and dictionaries or tuples of them "
-        "are supported"
+        f"observations of {name_of(env)} are {space}: Box, Discrete, MultiDiscrete, MultiBinary and dictionaries or tuples of "
+        "them are supported"
     )
 
 
@@ -164,7 +164,7 @@ def locate_image(name: str, env: Any, params: PyTree) -> tuple[int, tuple[int, i
         offset += _size(env, part)
     raise InputError(
         f"{name}: encoder = convolution reads an image (height, width, channels) of at least 3 x 3 pixels, but observations of "
-        f"{env.name} are {space}: choose encoder = dense"
+        f"{name_of(env)} are {space}: choose encoder = dense"
     )
 
 
@@ -224,7 +224,7 @@ def action_decoder(env: Any, params: PyTree) -> Callable[[Array], Array]:
         return _box_decoder(env, space)
     numbers = choices(space)
     if numbers is None:
-        raise InputError(f"{SUPPORTED_ACTIONS} are supported, but {env.name} has {space}")
+        raise InputError(f"{SUPPORTED_ACTIONS} are supported, but {name_of(env)} has {space}")
     start = _start(space)
 
     def decode(action: Array) -> Array:
@@ -241,11 +241,11 @@ def _box_decoder(env: Any, space: Any) -> Callable[[Array], Array]:
     whole = _dtype(space, jnp.float32).kind in "iub"
     low, high = (xp.ceil(low), xp.floor(high)) if whole else (low, high)
     if math.prod(space.shape) == 0:
-        raise InputError(f"actions of {env.name} are {space}, which has no components")
+        raise InputError(f"actions of {name_of(env)} are {space}, which has no components")
     if xp is np and not ((low <= high) & (low < np.inf) & (high > -np.inf)).all():
         raise InputError(
-            f"actions of {env.name} are {space}, which is empty: every lower bound must be a number at most as large as the "
-            "upper one"
+            f"actions of {name_of(env)} are {space}, which is empty: every lower bound must be a number at most as large as "
+            "the upper one"
         )
     below, above = xp.isfinite(low), xp.isfinite(high)
     least, most = xp.where(below, low, 0.0), xp.where(above, high, 0.0)

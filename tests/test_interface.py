@@ -92,6 +92,7 @@ WRONG = [
     (stepping(lambda o, s, r, d, t, i: (o, s, r, d[None], t, i)), r"returns as terminated bool\[1\], not one number"),
     (stepping(lambda o, s, r, d, t, i: (o, s, r, d, None, i)), r"returns as truncated a NoneType"),
     (stepping(lambda o, s, r, d, t, i: (o, s, r, d, t, {})), r"step of Changed gives no info\['final_observation'\].*Add"),
+    (stepping(lambda o, s, r, d, t, i: (o, s, r, d, t, i | {"who": "me"})), r"in its info\['who'\] a str, which is no array"),
     (stepping(lambda o, s, r, d, t, i: (o, s, r, d, t, None)), r"gives no info\['final_observation'\]"),
     (
         stepping(lambda o, s, r, d, t, i: (o, s, r, d, t, {"final_observation": o[:2]})),
@@ -122,6 +123,25 @@ def test_wrong_interfaces(env: Any, message: str, monkeypatch: pytest.MonkeyPatc
     for name in ("ppo", "sac"):
         with pytest.raises(InputError, match=message):
             jaxpg.make(name, env, PARAMS)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("pmoe_ppo", "needs continuous actions, but Cycle has"),
+        ("sac", "needs continuous actions, but Cycle has"),
+        ("map_elites", "needs a task with a descriptor, but Walk has none"),
+        ("plr", "chooses levels, but Cycle has none"),
+        ("ppo", "but Walk has the buttons"),
+    ],
+)
+def test_messages_do_without_a_name(name: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    env: Any = Cycle() if "Cycle" in message else Walk()  # discrete and continuous actions
+    monkeypatch.delattr(next(kind for kind in type(env).__mro__ if "name" in vars(kind)), "name")
+    if name == "ppo":
+        monkeypatch.setattr(Walk, "action_space", lambda self, params: "the buttons")
+    with pytest.raises(InputError, match=message):
+        jaxpg.make(name, env, PARAMS if isinstance(env, Walk) else env.params([1.0, 2.0], 5))
 
 
 @pytest.mark.parametrize("name", sorted(name for name, entry in REGISTRY.items() if entry.field != "environment_design"))

@@ -30,18 +30,19 @@ class PartialObservation(environment.Environment):
         Args:
             env: an environment with gymnax's interface whose observation is one array.
             components: indices along the observation's last axis, in the order in which they are shown.
-            name: what `name` returns; default: `env.name`.
+            name: what `name` returns; default: that of `env`, or of its class.
 
         Raises:
             EnvironmentInputError: there is no component to show, or one that the observation does not have.
         """
+        name = name or getattr(env, "name", type(env).__name__)
         size = env.observation_space(env.default_params).shape[-1]
         unknown = [component for component in components if not 0 <= component < size]
         if unknown or not components:
-            raise EnvironmentInputError(f"{env.name}: components={tuple(components)}; choose one or more of 0 to {size - 1}")
+            raise EnvironmentInputError(f"{name}: components={tuple(components)}; choose one or more of 0 to {size - 1}")
         self.env = env
         self.components = tuple(components)
-        self._name = name or env.name
+        self._name = name
 
     def _seen(self, observation: Array) -> Array:
         return observation[..., jnp.array(self.components)]

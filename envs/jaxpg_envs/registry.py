@@ -208,13 +208,17 @@ def make(id: str, **kwargs: Any) -> tuple[Any, Any]:
     if id in importlib.import_module("gymnax").registered_envs:
         return _make_gymnax(id, kwargs)
     nearest = difflib.get_close_matches(id, [entry.id for entry in registered()], n=1, cutoff=0.5)
-    suggestion = f' did you mean "{nearest[0]}"?' if nearest else ""
+    suggestion = f' did you mean "{nearest[0]}"?' if nearest else " one of yours is written package.module:factory;"
     raise UnknownEnvironmentError(f'unknown environment "{id}";{suggestion} `jaxpg list` shows all')
 
 
 def _find_factory(id: str) -> Callable[..., tuple[Any, Any]]:
     """The factory of `package.module:factory`."""
     module_name, _, path = id.partition(":")
+    if not all(part.isidentifier() for part in module_name.split(".")):
+        raise UnknownEnvironmentError(
+            f'"{id}" is not of the form package.module:factory: name the module as `import` does, without slashes'
+        )
     here = os.getcwd()
     if not {"", here} & set(sys.path):
         sys.path.insert(0, here)  # a console script does not look there; for good, as the module may import others later
@@ -222,12 +226,12 @@ def _find_factory(id: str) -> Callable[..., tuple[Any, Any]]:
         found: Any = importlib.import_module(module_name)
     except ImportError as error:
         missing = isinstance(error, ModuleNotFoundError) and module_name.startswith(error.name or " ")
-        reason = f"there is no module {module_name!r} in {here} or where Python looks" if missing else f"{module_name}: {error}"
+        without = " (leave .py away)" if module_name.endswith(".py") else ""
+        where = f"{without} in {here} or where Python looks"
+        reason = f"there is no module {module_name!r}{where}" if missing else f"{module_name}: {error}"
         raise UnknownEnvironmentError(
             f'cannot make the environment "{id}": {reason}; run the command in the folder that holds it, or install it'
         ) from error
-    except ValueError as error:  # an empty or a relative name
-        raise UnknownEnvironmentError(f'"{id}" is not of the form package.module:factory ({error})') from error
     for name in path.split("."):
         if not hasattr(found, name):
             nearest = difflib.get_close_matches(name, dir(found), n=1, cutoff=0.5)
@@ -241,6 +245,10 @@ def _find_factory(id: str) -> Callable[..., tuple[Any, Any]]:
 
 def _make_own(id: str, factory: Callable[..., tuple[Any, Any]], kwargs: dict[str, Any]) -> tuple[Any, Any]:
     _refuse_unknown(id, kwargs, factory)
+    try:
+        inspect.signature(factory).bind(**kwargs)
+    except TypeError as error:
+        raise EnvironmentInputError(f"{id}: {error}; its arguments are the environment's options") from error
     made = factory(**kwargs)
     if not isinstance(made, tuple) or len(made) != 2:
         returned = f"{len(made)} values" if isinstance(made, tuple) else f"a {type(made).__name__}"

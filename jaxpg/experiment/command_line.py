@@ -98,9 +98,9 @@ def whole_number(text: str) -> int:
         number = decimal.Decimal(text)
         if number.adjusted() < 19 and number == number.to_integral_value():
             return int(number)
-    except decimal.InvalidOperation:  # no number, or NaN
+    except (decimal.InvalidOperation, OverflowError):  # no number, NaN or infinity
         pass
-    raise ValueError(f"must be a whole number, such as 1000000 or 1e6, got {text!r}")
+    raise ValueError(f"must be a whole number below 1e19, such as 1000000 or 1e6, got {text!r}")
 
 
 WHOLE_NUMBERS = tyro.constructors.ConstructorRegistry()
@@ -210,7 +210,7 @@ class TrainArguments(TrainingArguments):
     config: Path | None = None
     """a sweep's best.json (all but its length), or a run's config.json: its hyperparameters become the defaults"""
     eval_every: int | None = None
-    """environment steps per seed from one evaluation of the deterministic policy to the next (default: none)"""
+    """environment steps per seed from one evaluation of the deterministic policy to the next; without it, none"""
     eval_episodes: int = 16
     """whole episodes of each such evaluation"""
     init_from: Path | None = None
@@ -368,6 +368,8 @@ def _show(value: float | None) -> str:
 class SweepArguments(TrainingArguments):
     """Arguments of `jaxpg sweep` that every algorithm takes."""
 
+    resume: Flag = False
+    """continue what was interrupted (or start it, if it never began), with the same settings"""
     random: int | None = None
     """number of draws from the ranges (every combination of the grid gets the same draws)"""
 

@@ -11,6 +11,7 @@ from jaxtyping import PyTree
 
 import jaxpg_envs
 from jaxpg.algorithm import InputError
+from jaxpg.errors import name_of
 from jaxpg_envs.registry import own_factory
 
 
@@ -55,7 +56,7 @@ def find_environment(env: Any, env_options: Mapping[str, Any] | None = None, env
             raise InputError(f"{type(env).__name__} has no default_params: give env_params, its parameters")
         params = env.default_params if env_params is None else env_params
         source = {"class": reference(type(env)), "fingerprint": fingerprint(env, params)}
-        return Environment(getattr(env, "name", type(env).__name__), env, params, source)
+        return Environment(name_of(env), env, params, source)
     if not callable(env) or isinstance(env, type):
         raise InputError(f"env must be a name, an environment object or a function that returns (env, params), got {env!r}")
     if not is_importable(env):

@@ -219,7 +219,11 @@ def plot_learning_curves(
     for axes in panels.values():
         axes.set_xlim(left=0)
     names = [f"{label} ({_words(seeds[label])}{_from(first[label])})" for label in lines]
-    figure.legend(lines.values(), names, loc="outside upper center", ncols=min(len(names), 4), frameon=False)
+    for columns in range(min(len(names), 4), 0, -1):  # as many as fit
+        legend = figure.legend(lines.values(), names, loc="outside upper center", ncols=columns, frameon=False)
+        if columns == 1 or legend.get_window_extent().width <= figure.bbox.width:
+            break
+        legend.remove()
     spread = "    band: 95 % bootstrap interval    thin lines: the seeds"
     caption = "line: interquartile mean over seeds" + spread if max(map(max, seeds.values())) > 1 else "one seed, no interval"
     figure.supxlabel(caption, fontsize=8, color="#777777")

@@ -35,6 +35,7 @@ from jaxpg.experiment.pictures import draw_behaviour, draw_repertoire
 from jaxpg.experiment.progress import RunProgress, say, stage
 from jaxpg.experiment.statistics import bootstrap_interval, interquartile_mean
 from jaxpg.experiment.warm_start import transfer
+from jaxpg.interface import require_interface
 from jaxpg.on_policy import OnPolicyConfig
 from jaxpg.replay import Buffer, grow_buffer
 from jaxpg.spaces import box_bounds, difference, is_box
@@ -126,6 +127,8 @@ def run(
     given: dict[str, Any] = {}
     if eval_every is not None:
         given["evaluation"] = _evaluation(eval_every, eval_episodes)
+    elif eval_episodes != 16:
+        raise InputError("eval_episodes needs eval_every, the environment steps from one evaluation to the next")
     if init_from is not None:
         given["init_from"] = {"folder": str(Path(init_from).absolute()), "optimizer": init_optimizer}
     elif init_optimizer:
@@ -183,12 +186,15 @@ def require_trainable(name: str, agent: Algorithm, num_seeds: int) -> PyTree:
     """
     state = jax.eval_shape(agent.init, jax.random.key(0))
     result = jax.eval_shape(agent.update, state)
-    if not isinstance(result, tuple) or len(result) != 2 or not isinstance(result[1], dict):
-        raise InputError(f"{name}: update must return (state, metrics), metrics being a dictionary of scalars")
+    if not isinstance(result, tuple) or len(result) != 2 or not isinstance(result[1], dict) or not result[1]:
+        raise InputError(f"{name}: update must return (state, metrics), metrics being a dictionary of scalars, one or more")
     after, metrics = result
-    faulty = [key for key, value in metrics.items() if getattr(value, "shape", None) != ()]
+    faulty = [str(key) for key, value in metrics.items() if getattr(value, "shape", None) != ()]
     if faulty:
         raise InputError(f"{name}: metrics must be scalars, but {', '.join(faulty)} of update are not: average them")
+    faulty = [repr(key) for key, value in metrics.items() if not isinstance(key, str) or value.dtype == bool]
+    if faulty:
+        raise InputError(f"{name}: metrics are numbers by name, but {', '.join(faulty)} is a truth value or no name")
     if jax.tree.structure(state) != jax.tree.structure(after):
         raise InputError(f"{name}: update returns a state of another structure than init's: it must stay the same")
     for (path, old), new in zip(jax.tree_util.tree_flatten_with_path(state)[0], jax.tree.leaves(after), strict=True):
@@ -496,6 +502,7 @@ def evaluate_run(
     environment, params = run.env, run.env_params
     if env is not None or env_options:
         env, environment, params, _ = find_environment(run.description["env"] if env is None else env, env_options, env_params)
+        require_interface(environment, params)
         for space in ("observation_space", "action_space"):
             trained, asked = getattr(run.env, space)(run.env_params), getattr(environment, space)(params)
             differs = difference(space, trained, env, asked)

@@ -255,6 +255,9 @@ def strange(*arguments, change=lambda state, metrics: (state, {"loss": metrics["
     ("change", "message"),
     [
         (lambda state, metrics: (state, {"losses": jnp.zeros(3)}), "metrics must be scalars, but losses of update are not"),
+        (lambda state, metrics: (state, {"solved": jnp.bool_(True)}), "numbers by name, but 'solved' is a truth value"),
+        (lambda state, metrics: (state, {1: jnp.float32(0)}), "numbers by name, but 1 is a truth value or no name"),
+        (lambda state, metrics: (state, {}), "a dictionary of scalars, one or more"),
         (lambda state, metrics: state, r"update must return \(state, metrics\), metrics being a dictionary"),
         (lambda state, metrics: (state._replace(learner=()), metrics), "a state of another structure than init's"),
         (

@@ -23,6 +23,8 @@ def make(wind: float = 0.0):
     env = environments.Walk()
     return env, env.params(LIMIT, wind=wind)
 
+def windy(wind, rain=0): return make(wind)
+
 number = 3
 def none(): return None
 '''
@@ -74,6 +76,10 @@ def test_a_factory_on_the_command_line(project, jaxpg):
         ("own_walk:number", r'"own_walk:number" is 3: give a function that returns \(env, params\)'),
         ("own_walk:none", r'"own_walk:none" must return the pair \(env, params\), but returned a NoneType'),
         (":make", "is not of the form package.module:factory"),
+        ("./own_walk:make", "is not of the form package.module:factory: name the module as `import` does"),
+        ("a/folder/own_walk:make", "is not of the form package.module:factory: name the module as `import` does"),
+        ("own_walk.py:make", r"there is no module 'own_walk.py' \(leave .py away\) in"),
+        ("own_walk:windy", "own_walk:windy: missing a required argument: 'wind'; its arguments are the environment's options"),
         ("own_walk:", 'own_walk has no ""'),
     ],
 )

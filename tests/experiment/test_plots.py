@@ -147,6 +147,15 @@ def test_runs_that_look_alike_are_told_apart_by_their_folders(tmp_path):
     assert legend(plot_learning_curves(deeper)) == expected
 
 
+def test_the_legend_of_many_runs_fits_the_picture(tmp_path):
+    runs = [write_run(tmp_path / f"a-run-of-{number}-experiments", [[1.0, 2.0]]) for number in range(6)]
+    figure = plot_learning_curves(runs, tmp_path / "curves.png")
+    box = figure.legends[0].get_window_extent()
+    assert len(legend(figure)) == 6
+    assert box.x0 >= 0
+    assert box.x1 <= figure.bbox.width
+
+
 def test_a_run_in_which_no_episode_has_ended_is_drawn_and_said(tmp_path):
     figure = plot_learning_curves(write_run(tmp_path / "run", [[math.nan] * 2] * 3), tmp_path / "curve.png")
     assert legend(figure) == ["ppo (no values yet)"]

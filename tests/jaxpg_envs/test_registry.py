@@ -61,7 +61,10 @@ def test_an_unknown_name_offers_the_nearest(wrong, nearest):
 
 
 def test_a_name_like_no_other():
-    with pytest.raises(UnknownEnvironmentError, match=r'^unknown environment "xyz"; `jaxpg list` shows all$'):
+    with pytest.raises(
+        UnknownEnvironmentError,
+        match=r'^unknown environment "xyz"; one of yours is written package.module:factory; `jaxpg list` shows all$',
+    ):
         jaxpg_envs.make("xyz")
 
 

@@ -24,6 +24,7 @@ from jaxpg.algorithms.environment_design.scores import Episodes
 from jaxpg.algorithms.online import a2c, impala, ppo, trpo
 from jaxpg.algorithms.online.ppo import CHUNK_HELP, CLIP_HELP, KL_HELP, LAMBDA_HELP, SURROGATE_HELP, PPOConfig
 from jaxpg.counting import increment, init_count
+from jaxpg.errors import name_of
 from jaxpg.on_policy import ENCODER_HELP, MEMORY, Learner, make_network
 from jaxpg.rollout import Transition, episode_metrics, init_rollout
 from jaxpg.transforms import mean_of
@@ -244,7 +245,7 @@ def single_level(name: str, env: Any, params: PyTree) -> tuple[PyTree, PyTree]:
       InputError: the environment has no levels.
     """
     if not hasattr(env, "sample_level") or not hasattr(params, "level"):
-        raise InputError(f"{name} chooses levels, but {env.name} has none: choose CaveEscape-v0 or Maze-v0")
+        raise InputError(f"{name} chooses levels, but {name_of(env)} has none: choose CaveEscape-v0 or Maze-v0")
     single = jax.tree.leaves(jax.eval_shape(env.sample_level, jax.random.key(0)))[0]
     if jnp.ndim(jax.tree.leaves(params.level)[0]) == single.ndim:
         return params, None
@@ -274,7 +275,7 @@ def split_params(name: str, config: CurriculumConfig, env: Any, params: PyTree) 
         return params, levels
     if not isinstance(params.level, CaveLevel):
         raise InputError(
-            f"{name}: {env.name} has no training set; give levels in params (params.replace(level=levels), stacked "
+            f"{name}: {name_of(env)} has no training set; give levels in params (params.replace(level=levels), stacked "
             "along a leading axis), or train on random ones (levels = generator)"
         )
     with jax.ensure_compile_time_eval():  # also where hyperparameters are traced

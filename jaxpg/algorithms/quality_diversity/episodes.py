@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from jaxpg.algorithm import InputError
+from jaxpg.errors import name_of
 from jaxpg.networks import TanhActor
 from jaxpg.off_policy import Actions, bounded_actions
 from jaxpg.spaces import observation_encoder, observation_size
@@ -49,13 +50,13 @@ def as_task(name: str, env: Any, params: PyTree) -> Task:
     actions = bounded_actions(name, env, params)
     if not hasattr(env, "descriptor_bounds"):
         raise InputError(
-            f"{name} needs a task with a descriptor, but {env.name} has none: choose a quality-diversity task (PointOmni-v0, "
-            "PlanarArm-v0, brax/ant_omni, ...) or give yours `descriptor_bounds(params)` and info['descriptor']"
+            f"{name} needs a task with a descriptor, but {name_of(env)} has none: choose a quality-diversity task "
+            "(PointOmni-v0, PlanarArm-v0, brax/ant_omni, ...) or give yours `descriptor_bounds(params)` and info['descriptor']"
         )
     limit = getattr(params, "max_steps_in_episode", None)
     if limit is None or isinstance(limit, jax.core.Tracer):
         raise InputError(
-            f"{name} runs whole episodes: the params of {env.name} need a number max_steps_in_episode, not {limit}"
+            f"{name} runs whole episodes: the params of {name_of(env)} need a number max_steps_in_episode, not {limit}"
         )
     low, high = env.descriptor_bounds(params)
     encode = observation_encoder(env, params)

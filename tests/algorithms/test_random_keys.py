@@ -15,9 +15,9 @@ from jaxpg_envs.point_omni import PointOmni
 
 KEY = jax.random.key(0)
 WALK, CYCLE, POINT, (CAVE, ONE) = Walk(), Cycle(3), PointOmni(), cave_escape(5, 12)
-ONLINE = {"num_envs": 4, "hidden_sizes": (4,), "total_steps": 96}
+ONLINE = {"num_envs": 4, "hidden_sizes": (4,), "total_steps": 8_000}
 SEARCH = {"num_cells": 16, "num_offspring": 9, "hidden_sizes": (4,), "total_steps": 9 * 6 * 4}
-DESIGN = {"num_envs": 4, "num_steps": 8, "hidden_sizes": (4,), "memory": "none", "total_steps": 256, "num_minibatches": 1}
+DESIGN = {"num_envs": 4, "num_steps": 8, "hidden_sizes": (4,), "memory": "none", "total_steps": 1_000_000, "num_minibatches": 1}
 SIZES = {"cma_me": {"num_emitters": 3}, "sfl": {"copies": 2}, "dred": {"generation": "edits", "buffer_size": 8}}
 LEVELS = ONE.replace(level=jax.vmap(CAVE.sample_level)(jax.random.split(KEY, 6)))
 CASES = [(name, {}) for name in sorted(REGISTRY)] + [

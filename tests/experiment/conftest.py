@@ -41,6 +41,7 @@ def jaxpg(capsys, tmp_path, monkeypatch):
     """Runs a command in this process, in an empty folder: `jaxpg("list --json") -> (code, stdout, stderr)`."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("NPROC", "1")
+    monkeypatch.delenv("COLUMNS", raising=False)  # else lines are as long as in the terminal that it is of
     monkeypatch.setattr("signal.signal", lambda *_: None)
 
     def call(arguments):

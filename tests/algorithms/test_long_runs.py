@@ -43,7 +43,7 @@ FAMILIES = {
     "me_es": (POINT, POINT_PARAMS, SEARCH | {"num_offspring": 9, "generations_per_elite": 3}),
     "pga_map_elites": (POINT, POINT_PARAMS, SEARCH | CRITICS),
     "plr": (CAVE, LEVELS, LEVEL | {"staleness_coefficient": 1.0}),
-    "sfl": (CAVE, LEVELS, LEVEL | {"buffer_size": 4, "period": 3, "copies": 2, "levels": "dataset"}),
+    "sfl": (CAVE, LEVELS, LEVEL | {"total_steps": 128, "buffer_size": 4, "period": 3, "copies": 2, "levels": "dataset"}),
 }
 COUNTERS = ("updates", "gradient_steps", "steps", "count")
 

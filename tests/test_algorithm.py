@@ -58,6 +58,11 @@ def test_unknown_names_are_answered_with_the_nearest():
     assert message.startswith("ppo has no hyperparameter 'learnin_rate'; did you mean 'learning_rate'?")
 
 
+def test_sizes_beyond_32_bits_keep_their_digits():
+    steps = 2**32 + 640
+    assert jaxpg.make("ppo", WALK, WALK.params(), total_steps=np.int64(steps)).config.total_steps == steps
+
+
 @pytest.mark.parametrize(
     "value", ["fast", "1e-3", None, True, np.bool_(True), jnp.array(False), [1e-3], np.ones(2), jnp.ones(1), 1j, {}]
 )

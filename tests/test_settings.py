@@ -86,7 +86,7 @@ SIZES = {
     "trpo": ON_POLICY | MINIBATCHES,
 }
 # Other values than twice the one above.
-OTHERS = {"num_offspring": 12, "me_es num_offspring": 7, "copies": 1, "dred num_points": 4}
+OTHERS = {"learning_starts": 40, "num_offspring": 12, "me_es num_offspring": 7, "copies": 1, "dred num_points": 4}
 
 
 def environment(name):

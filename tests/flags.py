@@ -62,7 +62,7 @@ SIZES = {
     "sfl": {**CURRICULUM, "buffer_size": 4, "period": 3, "copies": 2},
     "soft_option_critic": {**OFF_POLICY, "num_experts": 2},
     "td3": OFF_POLICY,
-    "trpo": ON_POLICY,
+    "trpo": {**ON_POLICY, "num_minibatches": 2, "num_value_epochs": 1, "num_cg_iterations": 2, "num_backtracks": 2},
 }
 
 

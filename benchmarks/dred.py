@@ -45,7 +45,7 @@ from jaxpg.algorithms.environment_design.measures import (
 )
 from jaxpg.experiment.devices import seed_mesh
 from jaxpg.experiment.plots import COLOURS, Picture, plain_axes
-from jaxpg.experiment.run import over_seeds
+from jaxpg.experiment.program import over_seeds
 from jaxpg.experiment.statistics import bootstrap_interval, interquartile_mean
 from jaxpg.training import advance
 from jaxpg_envs.levels import level_set

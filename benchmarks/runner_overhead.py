@@ -20,7 +20,7 @@ import jaxpg_envs
 from benchmarks._runs import Task
 from jaxpg.experiment import run as run_experiment
 from jaxpg.experiment.devices import seed_mesh
-from jaxpg.experiment.run import compile_step
+from jaxpg.experiment.program import compile_step
 
 SEEDS = {"smoke": 1, "small": 1, "full": 8}
 STEPS = {"smoke": 40_000, "small": 500_000, "full": 2_000_000}

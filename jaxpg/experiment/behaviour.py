@@ -23,6 +23,7 @@ from scipy.spatial import ConvexHull
 from scipy.spatial.transform import Rotation
 
 from jaxpg.algorithm import InputError, Policy, in_32_bits
+from jaxpg.experiment.files import write_atomically
 from jaxpg.experiment.plots import COLOURS, INK, Picture, plain_axes
 
 TIME = LinearSegmentedColormap.from_list("time", matplotlib.colormaps["viridis"](np.linspace(0, 0.9, 64)))
@@ -120,7 +121,7 @@ def save_brax_html(episode: Episode, env: Any, path: str | os.PathLike, caption:
     page = page.replace("TITLE", html.escape(caption or type(robot).__name__)).replace("MOTION", json.dumps(motion))
     try:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        Path(path).write_text(page, encoding="utf-8")
+        write_atomically(Path(path), page)
     except OSError as error:
         raise InputError(f"cannot write {str(path)!r}: {error.strerror}") from error
 

@@ -48,7 +48,8 @@ class Best:
             "updates": choose([update] * len(best), self.record["updates"]),
             "returns": choose([float(x) for x in returns], self.record["returns"]),
         }
-        self._checkpoints.replace(update, self._leaves, self.record)
+        # Numbered on: a run that goes on from before its best comes to the same updates again.
+        self._checkpoints.save(max(self._checkpoints.updates(), default=0) + 1, self._leaves, self.record)
 
 
 def restore_best(folder: Path, agent: Algorithm, like: PyTree, warn: Callable[[str], None]) -> PyTree | None:

@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import hashlib
+import itertools
 import json
 import logging
 import math
@@ -20,8 +21,10 @@ import orbax.checkpoint as ocp
 from jaxtyping import PyTree
 
 from jaxpg.experiment.errors import RunError, advice
+from jaxpg.experiment.files import read_json, write_atomically
 
 KEEP = 2
+RETRIES = 5  # of reading, while another process saves
 
 
 def to_host(state: PyTree) -> dict[str, np.ndarray]:
@@ -72,6 +75,26 @@ def digest(leaves: dict[str, np.ndarray]) -> str:
     return total.hexdigest()
 
 
+def _digest_of_all(leaves: dict[str, np.ndarray], record: dict[str, Any]) -> str:
+    """What tells that a checkpoint is whole: over its leaves and its record."""
+    content = json.dumps({name: value for name, value in record.items() if name != "digest"}, sort_keys=True)
+    return hashlib.sha256(f"{digest(leaves)}\n{content}".encode()).hexdigest()
+
+
+def _require_record(record: Any, update: int) -> None:
+    """Raises ValueError if a record cannot be that of the checkpoint after `update` updates."""
+    if not isinstance(record, dict):
+        raise ValueError("its record is no JSON object")
+    kinds = {"seconds": int | float, "total_steps": int, "update": int, "digest": str, "updates": list, "returns": list}
+    for name in record.keys() & kinds.keys():
+        if isinstance(record[name], bool) or not isinstance(record[name], kinds[name]):
+            raise ValueError(f"its record has {name} = {record[name]!r}")
+    if not 0 <= record.get("seconds", 0) < math.inf:
+        raise ValueError(f"its record has seconds = {record['seconds']!r}")
+    if record.get("update") != update:
+        raise ValueError(f"its record is of update {record.get('update')!r}")
+
+
 @contextlib.contextmanager
 def _without_echoes() -> Iterator[None]:
     """Drops what orbax's threads print of an error that reaches the caller anyway.
@@ -109,31 +132,31 @@ class Checkpoints:
         """Saves the state after `update` updates, with a record (JSON) of where the run stands.
 
         Raises:
-          RunError: it could not be written, for instance because the disk is full; earlier checkpoints are untouched.
+          RunError: it could not be written, for instance because the disk is full, or there is one after this update
+            already; what was there before is untouched.
         """
+        path = self._folder / str(update)
+        if path.exists():
+            raise RunError(f"the checkpoint after update {update} could not be saved: {path} is there already. {self.kept()}")
         # orbax refuses arrays without elements, of which the states of MJX and of some games have many.
         leaves = {name: leaf for name, leaf in leaves.items() if leaf.size}
-        record = {**record, "update": update, "digest": digest(leaves)}
+        record = {**record, "update": update}
+        record["digest"] = _digest_of_all(leaves, record)
         try:
             items = ocp.args.Composite(state=ocp.args.StandardSave(leaves), record=ocp.args.JsonSave(record))
             with _without_echoes():
                 self._manager.save(update, args=items, force=True)
             write_atomically(self._latest, json.dumps({"update": update}))
         except Exception as error:  # tensorstore reports a full disk as a ValueError, others as an OSError
-            for remains in (self._folder / str(update), *self._folder.glob(f"{update}.*")):
+            for remains in (path, *self._folder.glob(f"{update}.orbax-checkpoint-tmp*")):
                 shutil.rmtree(remains, ignore_errors=True)
             raise RunError(
                 f"the checkpoint after update {update} could not be saved: {_reason(error)}. {self.kept()}. {advice(error)}"
             ) from error
 
-    def replace(self, update: int, leaves: dict[str, np.ndarray], record: dict[str, Any]) -> None:
-        """`save`, in place of the checkpoint after the same update if there is one."""
-        self.set_aside(after=update - 1)
-        self.save(update, leaves, record)
-
     def updates(self) -> list[int]:
         """The saved updates on disk, oldest first."""
-        return sorted(int(path.name) for path in self._folder.glob("*") if path.name.isdigit())
+        return sorted(int(path.name) for path in self._folder.glob("*") if path.name.isdecimal())
 
     def kept(self) -> str:
         """Words for what a stopped run can continue from."""
@@ -153,7 +176,29 @@ class Checkpoints:
         Raises:
           RunError: there were checkpoints, but none can be read, or they are of another program.
         """
-        updates, newest = self.updates(), self._newest()
+        for _ in range(RETRIES):
+            warnings: list[str] = []
+            updates = self.updates()
+            restored = self._restore(updates, warnings.append)
+            if not warnings or self.updates() == updates:
+                break  # else another process has saved meanwhile, and removed what we were about to read
+        for text in warnings:
+            warn(text)
+        if restored is None:
+            if updates or self._newest() is not None:
+                raise RunError(f"no checkpoint in {self._folder} can be read: start the run again in another folder")
+            return None
+        leaves, record = restored
+        try:
+            return from_host(leaves, like(record) if callable(like) else like), record
+        except ValueError as error:
+            raise RunError(
+                f"the checkpoint after update {record['update']} does not fit this version of the algorithm: {error}"
+            ) from error
+
+    def _restore(self, updates: list[int], warn: Callable[[str], None]) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
+        """Leaves and record of the newest of these checkpoints that is whole."""
+        newest = self._newest()
         if newest is not None and newest not in updates:
             warn(f"the newest checkpoint (update {newest}) is gone: falling back to the previous one")
         for update in reversed(updates):
@@ -161,48 +206,27 @@ class Checkpoints:
                 items = ocp.args.Composite(state=ocp.args.StandardRestore(), record=ocp.args.JsonRestore())
                 with _without_echoes():
                     saved = ocp.Checkpointer(ocp.CompositeCheckpointHandler()).restore(self._folder / str(update), args=items)
-                if digest(saved.state) != saved.record["digest"]:
+                _require_record(saved.record, update)
+                # Before 0.3 it was that of the leaves alone.
+                if saved.record["digest"] not in (_digest_of_all(saved.state, saved.record), digest(saved.state)):
                     raise ValueError("its content does not match its digest")
+                return saved.state, saved.record
             except Exception as error:  # whatever a damaged file makes the reader raise
                 warn(f"the checkpoint after update {update} is damaged ({_reason(error)}): falling back to the previous one")
-                continue
-            try:
-                return from_host(saved.state, like(saved.record) if callable(like) else like), saved.record
-            except ValueError as error:
-                raise RunError(
-                    f"the checkpoint after update {update} does not fit this version of the algorithm: {error}"
-                ) from error
-        if updates or newest is not None:
-            raise RunError(f"no checkpoint in {self._folder} can be read: start the run again in another folder")
         return None
 
     def _newest(self) -> int | None:
         """The update of the last checkpoint that was saved, whether or not it is still there."""
         try:
-            return int(json.loads(self._latest.read_text())["update"])
+            return int(read_json(self._latest)["update"])
         except (OSError, ValueError, TypeError, KeyError):  # none was saved, or the file is damaged
             return None
 
     def set_aside(self, after: int) -> None:
         """Renames the damaged checkpoints later than update `after`, so that they can be written again."""
         for update in [update for update in self.updates() if update > after]:
-            aside = self._folder / f"{update}.damaged"
-            shutil.rmtree(aside, ignore_errors=True)
-            os.replace(self._folder / str(update), aside)
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Writes a file so that a reader, or a crash, finds the old content or the new and nothing between."""
-    beside = path.with_name(path.name + ".tmp")
-    try:
-        with open(beside, "w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    except OSError:
-        beside.unlink(missing_ok=True)
-        raise
+            names = (f"{update}.damaged{number or ''}" for number in itertools.count())
+            os.replace(self._folder / str(update), next(self._folder / x for x in names if not (self._folder / x).exists()))
 
 
 def _reason(error: Exception) -> str:

@@ -489,8 +489,9 @@ class EvaluateArguments:
 
 def _evaluate(arguments: list[str]) -> None:
     options = _parse(EvaluateArguments, arguments, "evaluate")
+    from jaxpg.experiment.evaluation import evaluate_run
     from jaxpg.experiment.logs import finite_or_none
-    from jaxpg.experiment.run import evaluate_run, load
+    from jaxpg.experiment.saved import load
     from jaxpg.experiment.statistics import bootstrap_interval, interquartile_mean
 
     if options.episodes < 1:

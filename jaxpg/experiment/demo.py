@@ -11,6 +11,7 @@ from rich.console import Console
 
 from jaxpg.algorithm import InputError
 from jaxpg.experiment import RunError, cache_compiled_programs, plot_learning_curves, run, use_cpu_devices
+from jaxpg.experiment.files import write_atomically
 from jaxpg.experiment.progress import stage
 
 ENV, TOTAL_STEPS, NUM_SEEDS = "Pendulum-v1", 150_000, 2
@@ -45,7 +46,7 @@ def main(folder: Path = Path("demo")) -> None:
         )
     with stage(console, "drawing the learning curves of both"):
         plot_learning_curves([folder / algorithm for algorithm in ALGORITHMS], folder / "learning_curves.png")
-    (folder / "summary.json").write_text(json.dumps(summaries, indent=2) + "\n")
+    write_atomically(folder / "summary.json", json.dumps(summaries, indent=2) + "\n")
     print(f"\n{ENV}, {TOTAL_STEPS:,} steps, {NUM_SEEDS} seeds, in {time.perf_counter() - started:.0f} s")
     for algorithm, summary in summaries.items():
         print(f"  {algorithm:9} return {summary['initial_iqm']:9,.1f} untrained, {summary['iqm']:9,.1f} after training")

@@ -4,17 +4,18 @@ import importlib.metadata
 import json
 import math
 import platform
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from jaxpg.algorithm import InputError, fields, lookup, plain_value, shortest, still_read
-from jaxpg.experiment.checkpoints import write_atomically
-from jaxpg.experiment.progress import say
+from jaxpg.experiment.files import read_json, remove_remains, require_no_links, write_atomically
 
 PACKAGES = ("jaxpg", "jax", "jaxlib", "flax", "optax", "distrax", "gymnax", "brax", "mujoco-mjx", "numpy")
 RUN_FILES = ("summary.json", "checkpoints", "metrics.jsonl")
+LARGEST_CONFIG = 2**24  # bytes
+BOUNDS = {"seed": (0, 2**32), "num_seeds": (1, 2**31), "num_devices": (1, 2**31)}
+PICTURES = ("curve.png", "behaviour.png", "behaviour.html", "experts.png", "repertoire.png", "sweep.png")
 
 
 def describe(
@@ -57,10 +58,11 @@ def read_description(folder: Path, kind: str = "run") -> dict[str, Any]:
     kinds = {"algorithm": str, "env": str, "seed": int, "num_seeds": int, "num_devices": int}
     kinds |= dict.fromkeys(("env_options", "config", "versions"), dict)
     try:
-        description = json.loads(path.read_text())
+        description = read_json(path, LARGEST_CONFIG)
         if not isinstance(description, dict):
             raise ValueError("it is not a JSON object")
         faulty = [name for name, kind in sorted(kinds.items()) if not isinstance(description.get(name), kind)]
+        faulty += [name for name in sorted(BOUNDS) if name not in faulty and not _is_within(description[name], *BOUNDS[name])]
         if faulty:
             raise ValueError(f"it has no valid {', '.join(faulty)}")
         values = description["config"].items()  # older files have all digits of a float32
@@ -74,52 +76,69 @@ def read_description(folder: Path, kind: str = "run") -> dict[str, Any]:
     return description
 
 
-def prepare_folder(
-    folder: Path, description: dict[str, Any], resume: bool, console: Console, files: tuple[str, ...] = RUN_FILES
+def check_folder(
+    folder: Path, description: dict[str, Any], resume: bool, warn: Callable[[str], None], files: tuple[str, ...] = RUN_FILES
 ) -> dict[str, Any] | None:
-    """Makes the folder of a run (or of a sweep) and its `config.json`, or checks that they are this run's.
+    """Checks that a folder has nothing in it, or the run (or sweep) that is to be continued. Nothing on disk is changed.
 
     Args:
-      files: what else such a folder holds, the results first.
+      files: what such a folder holds beside its `config.json`, the results first.
 
     Returns:
       The results, if there are any: the summary of a run that is complete.
 
     Raises:
-      InputError: the folder cannot be made, holds another run, or holds a run and `resume` is not set.
+      InputError: the folder cannot be read, holds another run, or holds a run and `resume` is not set.
     """
     config, results, kind = folder / "config.json", folder / files[0], kind_of(description)
+    require_no_links(folder, ("config.json", "latest_checkpoint.json", "best", *files, *PICTURES))
     try:
         if config.exists():
             saved = read_description(folder, kind)
             if not resume:
                 raise InputError(f"{folder} holds a {kind} already: continue it with --resume, or choose another --out")
-            _require_same(saved, description, folder, console)
-            _note_changes(config, saved, description)
+            _require_same(saved, description, folder, warn)
             return _read_results(results) if results.exists() else None
         if any((folder / name).exists() for name in files):
             raise InputError(f"{folder} holds the remains of a {kind} without its config.json: choose another --out")
-        folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(config, json.dumps(description, indent=2) + "\n")
     except OSError as error:
-        raise InputError(f"cannot write to the output folder {folder}: {error}") from error
+        raise InputError(f"cannot read the output folder {folder}: {error}") from error
     return None
 
 
-def _note_changes(config: Path, saved: dict[str, Any], description: dict[str, Any]) -> None:
-    """Writes to `config.json` what a continued run may change: its devices, and its length if that grows."""
-    then, now = (each["config"].get("total_steps") for each in (saved, description))
-    if (then, saved["num_devices"]) == (now, description["num_devices"]):
-        return
-    changed = saved | {"num_devices": description["num_devices"], "config": saved["config"] | description["config"]}
-    if then != now:
-        changed["lengthened_from"] = description["lengthened_from"] = [*saved.get("lengthened_from", []), then]
-    write_atomically(config, json.dumps(changed, indent=2) + "\n")
+def write_description(folder: Path, description: dict[str, Any]) -> None:
+    """Writes the `config.json` of a folder that `check_folder` has passed and that nobody else may write to.
+
+    Of a continued run, what it may change: its devices, and its length if that grows.
+
+    Raises:
+      InputError: it cannot be written.
+    """
+    path = folder / "config.json"
+    try:
+        remove_remains(folder)
+        saved = read_description(folder, kind_of(description)) if path.exists() else None
+        if saved is not None:
+            then, now = (each["config"].get("total_steps") for each in (saved, description))
+            if (then, saved["num_devices"]) == (now, description["num_devices"]):
+                return
+            changed = {"num_devices": description["num_devices"], "config": saved["config"] | description["config"]}
+            if then != now:
+                description["lengthened_from"] = [*saved.get("lengthened_from", []), then]
+                changed["lengthened_from"] = description["lengthened_from"]
+            saved |= changed
+        write_atomically(path, json.dumps(saved or description, indent=2) + "\n")
+    except OSError as error:
+        raise InputError(f"cannot write to the output folder {folder}: {error}") from error
+
+
+def _is_within(value: Any, low: int, high: int) -> bool:
+    return not isinstance(value, bool) and low <= value < high
 
 
 def _read_results(path: Path) -> dict[str, Any]:
     try:
-        results = json.loads(path.read_text())
+        results = read_json(path)
         if not isinstance(results, dict):
             raise ValueError("it is not a JSON object")
     except ValueError as error:
@@ -127,7 +146,7 @@ def _read_results(path: Path) -> dict[str, Any]:
     return results
 
 
-def _require_same(saved: dict[str, Any], description: dict[str, Any], folder: Path, console: Console) -> None:
+def _require_same(saved: dict[str, Any], description: dict[str, Any], folder: Path, warn: Callable[[str], None]) -> None:
     """Raises `InputError` if a folder's run is another one; warns if it was begun with other versions."""
     kind = kind_of(saved)
     free = ("config", "versions", "num_devices", "lengthened_from")
@@ -144,7 +163,7 @@ def _require_same(saved: dict[str, Any], description: dict[str, Any], folder: Pa
                 )
     if saved["num_devices"] != description["num_devices"]:
         devices = f"{description['num_devices']} devices, before {saved['num_devices']}"
-        say(console, f"warning: {devices}: results may differ in the last bits")
+        warn(f"{devices}: results may differ in the last bits")
     changed = [name for name, version in description["versions"].items() if saved["versions"].get(name) != version]
     if changed:
-        say(console, f"warning: other versions than before of {', '.join(changed)}: results may differ in the last bits")
+        warn(f"other versions than before of {', '.join(changed)}: results may differ in the last bits")

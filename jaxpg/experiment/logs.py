@@ -8,14 +8,14 @@ import struct
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from tensorboardX.proto import event_pb2, summary_pb2
 from tensorboardX.record_writer import masked_crc32c
 
 from jaxpg.algorithm import InputError
-from jaxpg.experiment.checkpoints import write_atomically
+from jaxpg.experiment.files import append, parse_json, read, write_atomically
 from jaxpg_envs.suites import how_to_install
 
 Row = dict[str, Any]
@@ -27,27 +27,66 @@ def finite_or_none(values: np.ndarray) -> list[float | None]:
     return [float(x) if math.isfinite(x) else None for x in np.asarray(values, float)]
 
 
+class Line(NamedTuple):
+    """A line of a `metrics.jsonl`.
+
+    Attributes:
+      number: from 1.
+      row: None if the line is damaged.
+    """
+
+    number: int
+    text: bytes
+    row: Row | None
+
+
+def read_lines(path: Path) -> list[Line]:
+    """The lines of a `metrics.jsonl` without a last one torn by a crash; none if there is no such file.
+
+    Raises:
+      InputError: the file cannot be read, or is a link.
+    """
+    try:
+        *whole, _ = read(path).split(b"\n")
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read {path}: {error}") from error
+    return [Line(number, text, _row(text)) for number, text in enumerate(whole, start=1) if text.strip()]
+
+
+def _row(text: bytes) -> Row | None:
+    try:
+        row = parse_json(text)
+    except ValueError:
+        return None
+    is_number = lambda x: isinstance(x, int | float) and not isinstance(x, bool) and math.isfinite(x)
+    is_sound = isinstance(row, dict) and type(row.get("update")) is int and is_number(row.get("env_steps"))
+    is_sound = is_sound and all(
+        x is None or is_number(x) for value in row.values() for x in (value if isinstance(value, list) else [value])
+    )
+    return row if is_sound else None
+
+
 def read_rows(path: Path) -> list[Row]:
-    """The rows of a `metrics.jsonl`; a last line torn by a crash is left out."""
-    rows = []
-    for line in path.read_text(errors="replace").splitlines() if path.exists() else []:
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
-    return rows
+    """The rows of a `metrics.jsonl`, without damaged lines."""
+    return [line.row for line in read_lines(path) if line.row is not None]
 
 
-def append(path: Path, content: bytes) -> None:
-    """Appends to a file and closes it, so that a full disk is noticed here, not by a buffer that is flushed later."""
-    with open(path, "ab") as file:
-        file.write(content)
+def json_lines(path: Path, keep_until: int, warn: Callable[[str], None]) -> Log:
+    """Appends rows to a file, after dropping those beyond update `keep_until`: a resumed run computes them again.
 
-
-def json_lines(path: Path, keep_until: int) -> Log:
-    """Appends rows to a file, after dropping those beyond update `keep_until`: a resumed run computes them again."""
-    kept = [row for row in read_rows(path) if row["update"] <= keep_until]
-    write_atomically(path, "".join(json.dumps(row) + "\n" for row in kept))
+    A damaged line stays as it is, and `warn` is told.
+    """
+    kept, is_beyond = [], False
+    for line in read_lines(path):
+        if line.row is None:
+            warn(f"{path}, line {line.number} is damaged: the file cannot be drawn until it is mended or removed")
+        else:
+            is_beyond = line.row["update"] > keep_until
+        if not is_beyond:
+            kept.append(line.text + b"\n")
+    write_atomically(path, b"".join(kept))
 
     def log(row: Row) -> None:
         append(path, (json.dumps(row) + "\n").encode())
@@ -61,6 +100,8 @@ def tensorboard(folder: Path, first_step: int) -> Log:
     Events from `first_step` on that an interrupted run left are marked as superseded.
     """
     path = folder / f"events.out.tfevents.{time.time_ns()}.{socket.gethostname()}"
+
+    path.open("xb").close()  # nobody else's
 
     def write(**content: Any) -> None:
         append(path, _record(event_pb2.Event(wall_time=time.time(), **content).SerializeToString()))

@@ -1,6 +1,5 @@
 """Learning curves of runs: read from their folders, drawn over seeds."""
 
-import json
 import math
 import os
 from collections import Counter, defaultdict
@@ -17,6 +16,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from jaxpg.algorithm import InputError, unknown
+from jaxpg.experiment.files import read_json, write_atomically
+from jaxpg.experiment.logs import read_lines
 from jaxpg.experiment.statistics import bootstrap_interval, interquartile_mean
 
 # Okabe and Ito's colours, told apart with any colour vision; the yellow is too pale for a line on white.
@@ -50,9 +51,11 @@ class Picture(Figure):
         ending = Path(path).suffix.removeprefix(".").lower()
         if ending not in supported:
             raise InputError(f"cannot draw {str(path)!r}: picture format {unknown(ending, supported)}")
+        picture = BytesIO()
+        self.savefig(picture, dpi=150, format=ending)
         try:
             Path(path).parent.mkdir(parents=True, exist_ok=True)
-            self.savefig(path, dpi=150)
+            write_atomically(Path(path), picture.getvalue())
         except OSError as error:
             raise InputError(f"cannot write the picture {str(path)!r}: {error.strerror}") from error
 
@@ -90,61 +93,49 @@ def read_curves(run_dir: str | os.PathLike) -> Curves:
       InputError: the folder holds no run, nothing has been logged yet, or a file is damaged.
     """
     directory = Path(run_dir)
-    config_text = _read_text(directory, "config.json")
-    log_text = _read_text(directory, "metrics.jsonl")
-    try:
-        config = json.loads(config_text)
-        algorithm, env = str(config["algorithm"]), str(config["env"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"{directory / 'config.json'} is damaged: it should be an object with 'algorithm' and 'env'"
-        ) from error
-
-    chunks: dict[float, dict[str, Any]] = {}
-    lines = log_text.splitlines()
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            chunk = json.loads(line)
-            chunks[float(chunk["env_steps"])] = chunk
-        except (ValueError, KeyError, TypeError) as error:
-            if number == len(lines) and not log_text.endswith("\n"):
-                break
+    config = _read_config(directory)
+    path = directory / "metrics.jsonl"
+    lines = read_lines(path)
+    for line in lines:
+        if line.row is None:
             raise InputError(
-                f"{directory / 'metrics.jsonl'} is damaged at line {number}: it should be an object with "
-                "'env_steps'; remove that line, or train the run again"
-            ) from error
-    if not chunks:
-        raise InputError(f"{directory / 'metrics.jsonl'} is empty: wait until the run has logged its first chunk")
-
-    records = list(chunks.values())
+                f"{path} is damaged at line {line.number}: it should be an object of numbers with 'update' and 'env_steps'; "
+                "remove that line, or train the run again"
+            )
+    records = list({row["env_steps"]: row for line in lines if (row := line.row) is not None}.values())
+    if not records:
+        state = "is empty" if path.exists() else "is missing"
+        raise InputError(f"{path} {state}: wait until the run has logged its first chunk")
     names = {name: None for record in records for name in record if name not in ("update", "env_steps", "seconds")}
     try:
         return Curves(
             directory=directory,
-            algorithm=algorithm,
-            env=env,
+            algorithm=config["algorithm"],
+            env=config["env"],
             seed=config.get("seed"),
-            env_steps=np.array(list(chunks)),
+            env_steps=np.array([record["env_steps"] for record in records], float),
             seconds=np.array([record.get("seconds", math.nan) for record in records], float),
             metrics={name: _seeds_by_points([record.get(name) for record in records]) for name in names},
         )
     except (ValueError, TypeError) as error:
         raise InputError(
-            f"{directory / 'metrics.jsonl'} is damaged: each metric should be a number, or a list with "
+            f"{path} is damaged: each metric should be a number, or a list with "
             f"one number per seed, as many in every line ({error})"
         ) from error
 
 
-def _read_text(directory: Path, name: str) -> str:
+def _read_config(directory: Path) -> dict[str, Any]:
+    path = directory / "config.json"
     try:
-        return (directory / name).read_text(encoding="utf-8")
+        config = read_json(path)
     except (FileNotFoundError, NotADirectoryError) as error:
-        what = f"it has no {name}" if directory.is_dir() else "there is no such folder"
+        what = "it has no config.json" if directory.is_dir() else "there is no such folder"
         raise InputError(f"no run in {str(directory)!r}: {what}; give the folder that `jaxpg train --out` wrote") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read {directory / name}: {error}") from error
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read {path}: {error}") from error
+    if not isinstance(config, dict) or not all(isinstance(config.get(name), str) for name in ("algorithm", "env")):
+        raise InputError(f"{path} is damaged: it should be an object with 'algorithm' and 'env'")
+    return config
 
 
 def _seeds_by_points(values: list[Any]) -> Float[np.ndarray, "seed point"]:

@@ -4,68 +4,47 @@ The host appears only between compiled chunks of updates: while the device compu
 written, and now and then its state is saved.
 """
 
+import contextlib
 import json
 import math
+import signal
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding
 from jaxtyping import PyTree
 from rich.console import Console
 
-from jaxpg.algorithm import Algorithm, InputError, Metrics, Policy, make, rebuild
-from jaxpg.algorithms.quality_diversity.memory import Memory, grow_memory
+from jaxpg.algorithm import Algorithm, InputError, Metrics, make
 from jaxpg.counting import LARGE
-from jaxpg.evaluation import evaluate
-from jaxpg.experiment import logs, plots
-from jaxpg.experiment.best import Best, restore_best
-from jaxpg.experiment.checkpoints import Checkpoints, digest, to_host, write_atomically
-from jaxpg.experiment.devices import COMPILER_OPTIONS, seed_mesh
-from jaxpg.experiment.environment import Environment, find_again, find_environment
+from jaxpg.experiment import logs
+from jaxpg.experiment.best import Best
+from jaxpg.experiment.checkpoints import Checkpoints, digest, to_host
+from jaxpg.experiment.devices import seed_mesh
+from jaxpg.experiment.environment import Environment, find_environment
 from jaxpg.experiment.errors import RunError, advice
-from jaxpg.experiment.folder import describe, prepare_folder, read_description
+from jaxpg.experiment.evaluation import EVALUATION_EPISODES, evaluate_run
+from jaxpg.experiment.files import only_writer, write_atomically
+from jaxpg.experiment.folder import check_folder, describe, read_description, write_description
 from jaxpg.experiment.pictures import draw_behaviour, draw_repertoire
+from jaxpg.experiment.plots import plot_learning_curves, read_curves
+from jaxpg.experiment.program import SEEDS, compile_init, compile_step, faults, how_to_fit, judge_of, memory_of, require_memory
 from jaxpg.experiment.progress import RunProgress, say, stage
+from jaxpg.experiment.saved import Run, enlarge, load, shapes_at_saving, warn_of_other_actions
+from jaxpg.experiment.signals import Stop, Stopped, stop_when_asked
 from jaxpg.experiment.statistics import bootstrap_interval, interquartile_mean
 from jaxpg.experiment.warm_start import transfer
-from jaxpg.interface import require_interface
-from jaxpg.on_policy import OnPolicyConfig
-from jaxpg.replay import Buffer, grow_buffer
-from jaxpg.spaces import box_bounds, difference, is_box
-from jaxpg.training import advance
 
 CHUNKS = 100  # pieces of a run, after each of which metrics are written
+COLLECTED = ("nonfinite_rewards", "nonfinite_observations")  # metrics of what an update has collected
 SAVE_SHARE = 0.01  # of the time may go into saving; the first chunk and the last are always saved
-EVALUATION_EPISODES = 128
-SEEDS = PartitionSpec("seed")
-
-
-class Run(NamedTuple):
-    """A saved or running experiment: what `load` returns.
-
-    Attributes:
-      description: the content of `config.json`.
-      algorithm: the algorithm, built from the description.
-      env, env_params: the environment.
-      states: the algorithm's states, stacked along a leading axis (seed,).
-    """
-
-    description: dict[str, Any]
-    algorithm: Algorithm
-    env: Any
-    env_params: PyTree
-    states: PyTree
-
-    def state(self, seed: int = 0) -> PyTree:
-        """One seed's state."""
-        return jax.tree.map(lambda x: x[seed], self.states)
 
 
 def run(
@@ -144,19 +123,37 @@ def run(
     description = describe(algorithm, environment.name, dict(env_options or {}), seed, num_seeds, num_devices, agent.config)
     description |= ({"env_source": environment.source} if environment.source else {}) | given
     begin = _warm_start(description, like) if "init_from" in given and not Checkpoints(folder).updates() else None
-    summary = prepare_folder(folder, description, resume, console)
-    if resume:
-        _warn_of_other_actions(read_description(folder), agent, environment, lambda text: say(console, f"warning: {text}"))
-    if summary is not None and summary.get("total_steps", math.inf) >= agent.num_updates * agent.env_steps_per_update:
-        say(console, f"the run in {folder} is complete: nothing left to do")
-        return summary
-    # Only now the costly part: whatever the user could have mistaken has been checked.
-    try:
-        return _run(description, agent, environment, begin, mesh, folder, wandb, console)
-    except OSError as error:
-        raise RunError(
-            f"the run's files could not be written: {error}. {Checkpoints(folder).kept()}. {advice(error)}"
-        ) from error
+    warn = lambda text: say(console, f"warning: {text}")
+    with contextlib.ExitStack() as held:
+        exists = (folder / "config.json").exists()
+        if exists:  # at once: what is in it may change otherwise
+            held.enter_context(only_writer(folder, warn))
+        summary = check_folder(folder, description, resume, warn)
+        if resume:
+            warn_of_other_actions(read_description(folder) if exists else description, agent, environment, warn)
+        if summary is not None and summary.get("total_steps", math.inf) >= agent.num_updates * agent.env_steps_per_update:
+            say(console, f"the run in {folder} is complete: nothing left to do")
+            return summary
+        # Only now the costly part: whatever the user could have mistaken has been checked.
+        try:
+            with stage(console, f"compiling {algorithm} on {environment.name}"):
+                programs = _compile(agent, environment, description, like, mesh)
+            if not exists:  # a run that does not fit in the memory leaves no folder
+                held.enter_context(only_writer(folder, warn))
+                check_folder(folder, description, resume, warn)
+            write_description(folder, description)
+            return _run(programs, description, agent, environment, begin, mesh, folder, wandb, console)
+        except Stopped as stopped:
+            say(console, str(stopped))
+            raise (KeyboardInterrupt() if stopped.number == signal.SIGINT else SystemExit(128 + stopped.number)) from None
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            raise RunError(f"out of memory: {how_to_fit(agent, num_seeds)}. {Checkpoints(folder).kept()}") from error
+        except OSError as error:
+            raise RunError(
+                f"the run's files could not be written: {error}. {Checkpoints(folder).kept()}. {advice(error)}"
+            ) from error
 
 
 def _evaluation(every: int | float, episodes: int | float) -> dict[str, int]:
@@ -212,12 +209,39 @@ def require_seed(seed: int) -> None:
         raise InputError(f"seed must lie in [0, 2^32), got {seed}")
 
 
+class Programs(NamedTuple):
+    """The compiled programs of a run: `init(keys) -> states`, `step` of `compile_step`, and how long they took."""
+
+    init: Callable[[jax.Array], PyTree]
+    step: Callable[..., tuple[PyTree, Metrics]]
+    seconds: float
+
+
+def _compile(agent: Algorithm, environment: Environment, description: dict[str, Any], like: PyTree, mesh: Mesh) -> Programs:
+    """Compiles a run's programs.
+
+    Raises:
+      InputError: they need more memory than the devices have.
+    """
+    require_memory(sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(like)), agent, description["num_seeds"], mesh)
+    evaluation = description.get("evaluation")
+    judge = evaluation and judge_of(agent, environment, evaluation["episodes"])
+    started = time.perf_counter()
+    with ThreadPoolExecutor(1) as other:  # another core compiles the start meanwhile
+        init = other.submit(compile_init, agent, like, mesh)
+        step = compile_step(agent, like, mesh, judge)
+        if not jax.config.jax_disable_jit:  # else there is nothing compiled
+            require_memory(memory_of(step) * mesh.size, agent, description["num_seeds"], mesh)
+        return Programs(init.result(), step, time.perf_counter() - started)
+
+
 def _run(
+    programs: Programs,
     description: dict[str, Any],
     agent: Algorithm,
     environment: Environment,
     begin: Callable[[PyTree], PyTree] | None,
-    mesh: jax.sharding.Mesh,
+    mesh: Mesh,
     folder: Path,
     wandb: str | None,
     console: Console,
@@ -225,43 +249,32 @@ def _run(
     """Trains in a prepared folder, from its newest checkpoint if it has one, and leaves the results there."""
     algorithm, env, seed, num_seeds = (description[name] for name in ("algorithm", "env", "seed", "num_seeds"))
     keys = jax.device_put(jax.random.split(jax.random.key(seed), num_seeds), NamedSharding(mesh, SEEDS))
-    fresh = over_seeds(agent.init, mesh)
-    init = fresh if begin is None else lambda keys: begin(fresh(keys))
-    like = jax.eval_shape(fresh, keys)
+    init = programs.init if begin is None else lambda keys: begin(programs.init(keys))
+    like = jax.eval_shape(jax.vmap(agent.init), keys)
     warn = lambda text: say(console, f"warning: {text}")
     checkpoints = Checkpoints(folder)
-    restored = checkpoints.restore(partial(_shapes_at_saving, description, agent, environment, like), warn)
-    evaluation = description.get("evaluation")
-    best = None if evaluation is None else Best(folder, agent, like, warn)
+    restored = checkpoints.restore(partial(shapes_at_saving, description, agent, environment, like), warn)
+    best = None if description.get("evaluation") is None else Best(folder, agent, like, warn)
 
-    started = time.perf_counter()
-    with stage(console, f"compiling {algorithm} on {env}"):
-        with ThreadPoolExecutor(1) as other:  # another core compiles the start meanwhile
-            start = other.submit(lambda: init(keys) if restored is None else None)
-            step = compile_step(agent, like, mesh, evaluation and _judge(agent, environment, evaluation["episodes"]))
-        if restored is None:
-            states, done, train_seconds = start.result(), 0, 0.0
-        else:
-            saved, record = restored
-            states, done, train_seconds = (
-                jax.device_put(enlarge(saved, like), NamedSharding(mesh, SEEDS)),
-                record["update"],
-                record["seconds"],
-            )
-            checkpoints.set_aside(after=done)
-            say(console, f"resuming {folder} after update {done} of {agent.num_updates}")
-        jax.block_until_ready(states)
-    compile_seconds = time.perf_counter() - started
+    if restored is None:
+        states, done, train_seconds = init(keys), 0, 0.0
+    else:
+        saved, record = restored
+        done, train_seconds = record["update"], record["seconds"]
+        states = jax.device_put(enlarge(saved, like), NamedSharding(mesh, SEEDS))
+        checkpoints.set_aside(after=done)
+        say(console, f"resuming {folder} after update {done} of {agent.num_updates}")
+    jax.block_until_ready(states)
 
     sinks = [
-        logs.json_lines(folder / "metrics.jsonl", done),
+        logs.json_lines(folder / "metrics.jsonl", done, warn),
         logs.tensorboard(folder, done * agent.env_steps_per_update),
     ]
     if wandb is not None:
         sinks.append(logs.weights_and_biases(wandb, folder, description))
-    with RunProgress(f"{algorithm} on {env}", agent.num_updates, done, console) as progress:
+    with RunProgress(f"{algorithm} on {env}", agent.num_updates, done, console) as progress, stop_when_asked() as stop:
         states, train_seconds = _train(
-            step, states, done, train_seconds, agent, description, checkpoints, best, sinks, progress
+            programs.step, states, done, train_seconds, agent, description, checkpoints, best, sinks, progress, stop
         )
 
     final = Run(description, agent, environment.env, environment.params, states)
@@ -279,15 +292,22 @@ def _run(
         "initial_iqm": _number(interquartile_mean(initial_returns)),
         "evaluation_episodes": EVALUATION_EPISODES,
         **({} if best is None else {"best": {name: best.record[name] for name in ("updates", "returns")}}),
-        "compile_seconds": compile_seconds,
+        "compile_seconds": programs.seconds,
         "train_seconds": train_seconds,
         "env_steps_per_second": num_seeds * agent.num_updates * agent.env_steps_per_update / train_seconds,
         "state_digest": digest(to_host(states)),
     }
     with stage(console, "drawing the curve and the behaviour"):
         before, after = agent.policy(untrained.state()), agent.policy(final.state())
+        is_drawn = True
         try:
-            plots.plot_learning_curves([folder], folder / "curve.png")
+            read_curves(folder)
+        except InputError as error:  # the metrics are gone or damaged, but not what was learned
+            warn(f"the learning curve is not drawn: {error}")
+            is_drawn = False
+        try:
+            if is_drawn:
+                plot_learning_curves([folder], folder / "curve.png")
             # A key of its own: the first one split from the seed's is agent 0's.
             draw_key, caption = jax.random.fold_in(jax.random.key(seed), num_seeds + 2), f"{algorithm} on {env}, seed {seed}"
             draw_behaviour(before, after, environment.env, environment.params, draw_key, folder, caption)
@@ -296,95 +316,6 @@ def _run(
             raise RunError(f"training is complete and saved, but {error}. {advice(error)}") from error
     write_atomically(folder / "summary.json", json.dumps(summary, indent=2) + "\n")
     return summary
-
-
-def _warn_of_other_actions(
-    description: dict[str, Any], agent: Algorithm, environment: Environment, warn: Callable[[str], None]
-) -> None:
-    """Tells of a run whose on-policy actions were the environment's own numbers: today they are on a scale from -1 to 1."""
-    space = environment.env.action_space(environment.params)
-    if description["versions"].get("jaxpg") != "0.1.0" or not isinstance(agent.config, OnPolicyConfig) or not is_box(space):
-        return
-    if any((np.abs(bound) != 1).any() for bound in box_bounds(space)):
-        warn(
-            "this run was trained by jaxpg 0.1.0, whose actions were the environment's own numbers; now they are scaled to "
-            f"{space}, so that its policy acts differently: train it again"
-        )
-
-
-def _shapes_at_saving(
-    description: dict[str, Any], agent: Algorithm, environment: Environment, like: PyTree, record: dict[str, Any]
-) -> PyTree:
-    """Shapes and dtypes of the states in a checkpoint: those of a run that was lengthened since have smaller buffers."""
-    now = description["config"].get("total_steps")
-    then = record.get("total_steps", description.get("lengthened_from", [now])[0])
-    if then == now:
-        return like
-    config = description["config"] | {"total_steps": then}
-    shorter = rebuild(description["algorithm"], environment.env, environment.params, config)
-    return jax.eval_shape(jax.vmap(shorter.init), jax.random.split(jax.random.key(0), description["num_seeds"]))
-
-
-def enlarge(states: PyTree, like: PyTree) -> PyTree:
-    """States whose buffers hold as many steps as those of `like`: those of a longer run."""
-
-    def enlarged(node: PyTree, expected: PyTree) -> PyTree:
-        if isinstance(node, Buffer) and node.steps.reward.shape != expected.steps.reward.shape:
-            return jax.vmap(partial(grow_buffer, rows=expected.steps.reward.shape[1]))(node)
-        if isinstance(node, Memory) and node.rows.shape != expected.rows.shape:
-            return jax.vmap(partial(grow_memory, capacity=expected.rows.shape[1]))(node)
-        return node
-
-    return jax.tree.map(enlarged, states, like, is_leaf=lambda node: isinstance(node, Buffer | Memory))
-
-
-def _judge(agent: Algorithm, environment: Environment, num_episodes: int) -> Callable[[PyTree, jax.Array], jax.Array]:
-    """`(state, key) -> mean return` of the deterministic policy over whole episodes."""
-
-    def judge(state: PyTree, key: jax.Array) -> jax.Array:
-        return evaluate(agent.policy(state), environment.env, environment.params, key, num_episodes).mean()
-
-    return judge
-
-
-def compile_step(
-    agent: Algorithm, like: PyTree, mesh: jax.sharding.Mesh, judge: Callable[[PyTree, jax.Array], jax.Array] | None = None
-) -> Callable[..., tuple[PyTree, Metrics]]:
-    """The one program of a run: `(states, n) -> (states, metrics)` advances all seeds by n updates, whatever n.
-
-    Args:
-      like: shapes and dtypes of the states, stacked along a leading axis (seed,). The states given to it are donated.
-      judge: `(state, key) -> return`. With it, the program takes keys (seed,) and a flag as well, and where the flag is set
-        the metrics have the return as `evaluation_return`.
-    """
-
-    def advance_one(state: PyTree, n: jax.Array, *evaluation: jax.Array) -> tuple[PyTree, Metrics]:
-        state, metrics = advance(agent.update, state, n)
-        if judge is not None:
-            key, is_due = evaluation
-            metrics["evaluation_return"] = jax.lax.cond(is_due, judge, lambda *_: jnp.float32(0), state, key)
-        return state, metrics
-
-    shapes = [
-        jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=NamedSharding(mesh, SEEDS)), like),
-        jax.ShapeDtypeStruct((), jnp.int32),
-    ]
-    axes, specs = [0, None], [SEEDS, PartitionSpec()]
-    if judge is not None:
-        keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), jax.tree.leaves(like)[0].shape[0]))
-        shapes += [
-            jax.ShapeDtypeStruct(keys.shape, keys.dtype, sharding=NamedSharding(mesh, SEEDS)),
-            jax.ShapeDtypeStruct((), bool),
-        ]
-        axes, specs = [*axes, 0, None], [*specs, SEEDS, PartitionSpec()]
-    step = jax.jit(
-        jax.shard_map(jax.vmap(advance_one, in_axes=axes), mesh=mesh, in_specs=tuple(specs), out_specs=SEEDS, check_vma=False),
-        donate_argnums=0,
-        compiler_options=COMPILER_OPTIONS,
-    )
-    if jax.config.jax_disable_jit:  # there is nothing to compile
-        return step
-    return step.lower(*shapes).compile()
 
 
 def _train(
@@ -398,8 +329,13 @@ def _train(
     best: Best | None,
     sinks: list[logs.Log],
     progress: RunProgress,
+    stop: Stop,
 ) -> tuple[PyTree, float]:
-    """Runs the remaining chunks; returns the final states and the seconds that training has taken in all."""
+    """Runs the remaining chunks; returns the final states and the seconds that training has taken in all.
+
+    Raises:
+      Stopped: `stop` wished it; the last chunk is saved, unless it would have taken too long to end.
+    """
     num_seeds, evaluation = description["num_seeds"], description.get("evaluation")
     chunk = max(1, min(agent.num_updates // CHUNKS, LARGE))
     # Updates from one evaluation to the next; the keys are not those of the evaluation at the end.
@@ -427,20 +363,25 @@ def _train(
     waiter = ThreadPoolExecutor(1)  # waiting for a thread, unlike waiting for JAX, ends at Ctrl-C
     states, metrics, done = launch(states, done)
     while True:
-        rows = waiter.submit(jax.device_get, metrics).result()
+        arriving = waiter.submit(jax.device_get, metrics)
+        wait([arriving, stop.overdue], return_when=FIRST_COMPLETED)
+        if not arriving.done():
+            raise Stopped(stop, f"within the updates up to {done}. {checkpoints.kept()}")
+        rows = arriving.result()
         now = time.perf_counter()
         seconds = before + now - started
-        _require_finite(rows, done, checkpoints)
-        finished = done == agent.num_updates
-        save = finished or now - last_save > save_cost / SAVE_SHARE
+        _require_finite(rows, done, description, checkpoints)
+        finished, stopping = done == agent.num_updates, stop.number is not None
+        save = finished or stopping or now - last_save > save_cost / SAVE_SHARE
         leaves = to_host(states) if save else {}
+        require_sound(leaves, done, checkpoints)
         row: logs.Row = {"update": done, "env_steps": done * agent.env_steps_per_update, "seconds": seconds}
         if evaluation is not None and not is_due(done):
             del rows["evaluation_return"]
         row.update({name: logs.finite_or_none(values) for name, values in rows.items()})
         if best is not None and is_due(done):
             best.offer(done, rows["evaluation_return"], states)
-        if not finished:  # the device goes on while the host writes
+        if not finished and not stopping:  # the device goes on while the host writes
             states, metrics, done = launch(states, done)
         for sink in sinks:
             sink(row)
@@ -448,6 +389,8 @@ def _train(
             checkpoints.save(row["update"], leaves, length | {"seconds": seconds})
             last_save = time.perf_counter()
             save_cost = last_save - now
+        if stopping and not finished:
+            raise Stopped(stop, f"after update {row['update']}, which is saved")
         speed = num_seeds * (row["update"] - first) * agent.env_steps_per_update / (seconds - before)
         left = (seconds - before) / (row["update"] - first) * (agent.num_updates - row["update"])
         scores = [x for x in row.get("episode_return", []) if x is not None]
@@ -456,131 +399,39 @@ def _train(
             return states, seconds
 
 
-def _require_finite(metrics: dict[str, np.ndarray], update: int, checkpoints: Checkpoints) -> None:
+def _require_finite(metrics: dict[str, np.ndarray], update: int, description: dict[str, Any], checkpoints: Checkpoints) -> None:
+    """Takes the counts of what is not finite out of the metrics of a chunk.
+
+    Raises:
+      RunError: there is something, collected or learned: the state is not to be saved.
+    """
+    where = lambda faulty: f"(seed {', '.join(map(str, np.flatnonzero(faulty)))}) in the updates up to {update}"
+    for name in COLLECTED:
+        if (faulty := metrics.pop(name, np.zeros(1)) != 0).any():
+            raise RunError(
+                f"training stopped: {description['env']} gave {name.replace('_', ' ').replace('nonfinite', 'non-finite')} "
+                f"{where(faulty)}. {checkpoints.kept()}, from before. Most likely the environment is at fault, for some "
+                "action or parameter; if the losses had grown before, it is the algorithm: a smaller learning rate often helps"
+            )
     for name, faulty in faults(metrics).items():
         if faulty.any():
-            seeds = ", ".join(map(str, np.flatnonzero(faulty)))
             raise RunError(
-                f"training stopped: {name} is {metrics[name][faulty][0]} (seed {seeds}) in the updates up to {update}. "
+                f"training stopped: {name} is {metrics[name][faulty][0]} {where(faulty)}. "
                 f"{checkpoints.kept()}. A smaller learning rate often helps"
             )
 
 
-def faults(metrics: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Of each metric, for which seeds it is not finite.
+def require_sound(leaves: dict[str, np.ndarray], update: int, checkpoints: Checkpoints) -> None:
+    """Raises `RunError` if a state that is to be saved holds a NaN: whoever resumed from it would stop again.
 
-    A mean over episodes may be NaN when none was completed, or, in an evaluation, when one did not end.
+    An environment may have its reasons for one in its own state.
     """
-    completed = lambda name: "episodes" not in metrics or not name.startswith("episode_") or metrics["episodes"] > 0
-    return {name: ~np.isfinite(values) & completed(name) for name, values in metrics.items() if name != "evaluation_return"}
-
-
-def over_seeds(function: Callable[..., Any], mesh: jax.sharding.Mesh) -> Callable[..., Any]:
-    """`function` of one seed's arguments, compiled over all seeds and divided among the mesh's devices."""
-    over = jax.shard_map(jax.vmap(function), mesh=mesh, in_specs=SEEDS, out_specs=SEEDS, check_vma=False)
-    return jax.jit(over, compiler_options=COMPILER_OPTIONS)
-
-
-def evaluate_run(
-    run: Run,
-    num_episodes: int = EVALUATION_EPISODES,
-    env: Any = None,
-    env_options: dict[str, Any] | None = None,
-    deterministic: bool = True,
-    env_params: PyTree = None,
-) -> np.ndarray:
-    """Mean return of each seed's policy over whole episodes, shape (seed,); NaN where an episode did not end.
-
-    Args:
-      env: another environment than the run's, as `run` takes it; its observations and actions must be of the same spaces.
-      env_options: keyword arguments of `jaxpg_envs.make` in place of the run's.
-      env_params: the parameters of an environment object.
-
-    Raises:
-      InputError: they have not.
-    """
-    environment, params = run.env, run.env_params
-    if env is not None or env_options:
-        env, environment, params, _ = find_environment(run.description["env"] if env is None else env, env_options, env_params)
-        require_interface(environment, params)
-        for space in ("observation_space", "action_space"):
-            trained, asked = getattr(run.env, space)(run.env_params), getattr(environment, space)(params)
-            differs = difference(space, trained, env, asked)
-            if differs:
-                raise InputError(differs)
-    num_seeds = run.description["num_seeds"]
-    keys = evaluation_keys(run.description["seed"], num_seeds)
-    num_devices = run.description["num_devices"]
-    mesh = seed_mesh(num_seeds, num_devices if num_devices <= len(jax.devices()) else 1)
-    states, keys = jax.device_put((run.states, keys), NamedSharding(mesh, SEEDS))
-    return np.asarray(mean_returns(run.algorithm.policy, environment, mesh, num_episodes, deterministic, params, states, keys))
-
-
-def evaluation_keys(seed: int, num_seeds: int) -> jax.Array:
-    """A key per seed for the evaluation, none of them among the agents' keys, shape (seed,)."""
-    return jax.random.split(jax.random.fold_in(jax.random.key(seed), num_seeds), num_seeds)
-
-
-@partial(jax.jit, static_argnums=(0, 1, 2, 3, 4), compiler_options=COMPILER_OPTIONS)
-def mean_returns(
-    policy: Callable[..., Policy],
-    env: Any,
-    mesh: jax.sharding.Mesh,
-    num_episodes: int,
-    deterministic: bool,
-    env_params: PyTree,
-    states: PyTree,
-    keys: jax.Array,
-) -> jax.Array:
-    """Mean return of each state's policy over whole episodes, shape (seed,); compiled once for all states of a run."""
-
-    def of_seed(env_params: PyTree, state: PyTree, key: jax.Array) -> jax.Array:
-        return evaluate(policy(state, deterministic), env, env_params, key, num_episodes).mean()
-
-    of_seeds = jax.vmap(of_seed, in_axes=(None, 0, 0))
-    in_specs = (PartitionSpec(), SEEDS, SEEDS)
-    return jax.shard_map(of_seeds, mesh=mesh, in_specs=in_specs, out_specs=SEEDS, check_vma=False)(env_params, states, keys)
-
-
-def load(
-    folder: str | Path,
-    warn: Callable[[str], None] = print,
-    *,
-    env: Any = None,
-    env_params: PyTree = None,
-    checkpoint: Literal["last", "best"] = "last",
-) -> Run:
-    """A run from its folder, with the states of its newest whole checkpoint.
-
-    `load(folder).algorithm.policy(load(folder).state(seed))` is the trained policy of one seed.
-
-    Args:
-      env, env_params: the environment object that the run was trained on, if it cannot be made again from `config.json`.
-      checkpoint: "best" for the policies of each seed's best evaluation so far (`run(..., eval_every=...)`): such states
-        are to be acted with, not to be trained on; all in them that no policy reads is zero.
-
-    Raises:
-      InputError: there is no run in the folder, it has no such checkpoint, or its environment cannot be found.
-      RunError: none of its checkpoints can be read.
-    """
-    folder = Path(folder)
-    if checkpoint not in ("last", "best"):
-        raise InputError(f"checkpoint must be last or best, got {checkpoint!r}")
-    description = read_description(folder)
-    environment = find_again(description) if env is None else find_environment(env, description["env_options"], env_params)
-    agent = rebuild(description["algorithm"], environment.env, environment.params, description["config"])
-    _warn_of_other_actions(description, agent, environment, warn)
-    like = jax.eval_shape(jax.vmap(agent.init), jax.random.split(jax.random.key(0), description["num_seeds"]))
-    if checkpoint == "best":
-        states = restore_best(folder, agent, like, warn)
-        if states is None:
-            raise InputError(f"the run in {folder} has kept no best policy: train with --eval-every N")
-    else:
-        restored = Checkpoints(folder).restore(partial(_shapes_at_saving, description, agent, environment, like), warn)
-        if restored is None:
-            raise InputError(f"the run in {folder} has not saved a checkpoint yet: let it go on for a while")
-        states = enlarge(restored[0], like)
-    return Run(description, agent, environment.env, environment.params, states)
+    for name, leaf in leaves.items():
+        if np.issubdtype(leaf.dtype, np.floating) and "env_state" not in name.split(".") and np.isnan(leaf).any():
+            raise RunError(
+                f"training stopped: {name} of the state after update {update} holds NaN. {checkpoints.kept()}, from before. "
+                "A smaller learning rate often helps"
+            )
 
 
 def _number(value: Any) -> float | None:

@@ -37,25 +37,16 @@ from jaxpg.algorithm import (
     shortest,
     unmet,
 )
-from jaxpg.experiment.checkpoints import write_atomically
 from jaxpg.experiment.devices import seed_mesh
 from jaxpg.experiment.environment import find_environment
 from jaxpg.experiment.errors import RunError, advice
-from jaxpg.experiment.folder import describe, prepare_folder
+from jaxpg.experiment.evaluation import EVALUATION_EPISODES, evaluation_keys, mean_returns
+from jaxpg.experiment.files import only_writer, write_atomically
+from jaxpg.experiment.folder import check_folder, describe, write_description
 from jaxpg.experiment.logs import finite_or_none
+from jaxpg.experiment.program import SEEDS, compile_step, faults, over_seeds
 from jaxpg.experiment.progress import RunProgress, say
-from jaxpg.experiment.run import (
-    CHUNKS,
-    EVALUATION_EPISODES,
-    SEEDS,
-    compile_step,
-    evaluation_keys,
-    faults,
-    mean_returns,
-    over_seeds,
-    require_seed,
-    require_trainable,
-)
+from jaxpg.experiment.run import CHUNKS, require_seed, require_trainable
 from jaxpg.experiment.search_space import (
     Configuration,
     check_space,
@@ -147,13 +138,18 @@ def sweep(
     description |= {"grid": values, "ranges": intervals, "random": random}
     if environment.source:
         description["env_source"] = environment.source
-    saved = prepare_folder(folder, description, resume, console, SWEEP_FILES)
-    results = _saved_results(saved, folder)
-    # Only now the costly part: whatever the user could have mistaken has been checked.
-    try:
-        return _sweep(description, groups, results, environment.env, environment.params, mesh, folder, console)
-    except OSError as error:
-        raise RunError(f"the sweep's files could not be written: {error}. Finished groups are kept. {advice(error)}") from error
+    warn = lambda text: say(console, f"warning: {text}")
+    with only_writer(folder, warn):
+        saved = check_folder(folder, description, resume, warn, SWEEP_FILES)
+        write_description(folder, description)
+        results = _saved_results(saved, groups, description, folder, warn)
+        # Only now the costly part: whatever the user could have mistaken has been checked.
+        try:
+            return _sweep(description, groups, results, environment.env, environment.params, mesh, folder, console)
+        except OSError as error:
+            raise RunError(
+                f"the sweep's files could not be written: {error}. Finished groups are kept. {advice(error)}"
+            ) from error
 
 
 def _mesh(known: dict[str, Field], grid: dict[str, Any], random: int | None, num_seeds: int, num_devices: int) -> Mesh:
@@ -402,13 +398,54 @@ def _summary(description: dict[str, Any], groups: list[Group], results: list[Res
     }
 
 
-def _saved_results(saved: Any, folder: Path) -> list[Result]:
-    """The results of an interrupted sweep's finished groups."""
-    try:
-        return [] if saved is None else [dict(result, group=int(result["group"])) for result in saved["results"]]
-    except (TypeError, KeyError, ValueError) as error:
-        path = folder / SWEEP_FILES[0]
-        raise InputError(f"{path} was not written by jaxpg: delete it, then continue with --resume") from error
+def _saved_results(
+    saved: dict[str, Any] | None, groups: list[Group], description: dict[str, Any], folder: Path, warn: Callable[[str], None]
+) -> list[Result]:
+    """The results of an interrupted sweep's finished groups.
+
+    A group counts as finished if each of its configurations is there exactly once, and whole. `warn` is told of what else is
+    there; it is kept in a file of its own, and those groups are trained again.
+
+    Raises:
+      InputError: the file has no results, or those of another sweep.
+    """
+    if saved is None:
+        return []
+    path, expected = folder / SWEEP_FILES[0], {name: description[name] for name in ("algorithm", "env", "seed", "num_seeds")}
+    listed = saved.get("results")
+    if not isinstance(listed, list) or {name: saved.get(name) for name in expected} != expected:
+        raise InputError(f"{path} holds no results of this sweep: put it elsewhere, then continue with --resume")
+    kept: list[Result] = []
+    for number, group in enumerate(groups):
+        found = [each for each in listed if isinstance(each, dict) and each.get("group") == number]
+        whole = {each["configuration"] for each in found if _is_whole(each, group, description["num_seeds"])}
+        if len(found) == len(whole) == len(group.indices):
+            kept += found
+        elif found:
+            warn(f"{path}: group {number + 1} is not there exactly once and whole: it is trained again")
+    strangers = len(listed) - sum(isinstance(each, dict) and each.get("group") in range(len(groups)) for each in listed)
+    if strangers:
+        warn(f"{path}: {strangers} of {len(listed)} results are of no group of this sweep: they are left out")
+    if len(kept) < len(listed):
+        write_atomically(folder / "results.damaged.json", path.read_bytes())
+    return kept
+
+
+def _is_whole(result: Result, group: Group, num_seeds: int) -> bool:
+    """Whether a saved result is as `_results` makes it."""
+    is_number = lambda x: isinstance(x, int | float) and not isinstance(x, bool) and math.isfinite(x)
+    index, scores, seeds = result.get("configuration"), result.get("iqm_ci"), result.get("returns")
+    return (
+        type(index) is int
+        and index in group.indices
+        and result.get("hyperparameters") == json.loads(json.dumps(group.configurations[group.indices.index(index)]))
+        and (isinstance(scores, list) and len(scores) == 2 and isinstance(seeds, list) and len(seeds) == num_seeds)
+        and all(x is None or is_number(x) for x in (result.get("iqm"), *scores, *seeds))
+        and (result.get("iqm") is None) == (None in scores) == (None in seeds)
+        and isinstance(result.get("diverged"), list)
+        and all(type(seed) is int and 0 <= seed < num_seeds for seed in result["diverged"])
+        and is_number(result.get("seconds"))
+    )
 
 
 def _write(folder: Path, description: dict[str, Any], summary: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ from checks import numbers, quick_jit, row
 from environments import Diverging, DivergingChoices
 
 import jaxpg
-from jaxpg.experiment.run import faults
+from jaxpg.experiment.program import faults
 from jaxpg.rollout import existing_successors
 from jaxpg_envs.cave_escape import cave_escape
 from jaxpg_envs.grid_world import GridWorld

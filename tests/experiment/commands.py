@@ -27,6 +27,8 @@ CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["jaxpg.experiment.command_line", "jaxpg.experiment.sweep", "jaxpg.algorithms.online.ppo"])
 
 RUNNER = importlib.import_module("jaxpg.experiment.run")  # `jaxpg.experiment.run` is the function
+PROGRAM = importlib.import_module("jaxpg.experiment.program")
+EVALUATION = importlib.import_module("jaxpg.experiment.evaluation")
 SETTINGS = {"hidden_sizes": (8,), "num_envs": 4, "num_steps": 16, "num_epochs": 1, "num_minibatches": 2}
 TINY = "--set.hidden-sizes 8 --set.num-envs 4 --set.num-steps 16 --set.num-epochs 1 --set.num-minibatches 2"
 NUM_UPDATES = 203  # in chunks of 2, and a last one of 1

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from jaxpg.experiment import RunError
-from jaxpg.experiment.checkpoints import Checkpoints, digest, from_host, to_host, write_atomically
+from jaxpg.experiment.checkpoints import Checkpoints, digest, from_host, to_host
+from jaxpg.experiment.files import write_atomically
 
 
 def a_state(value):

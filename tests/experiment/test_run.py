@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from commands import RUNNER, Command
+from commands import PROGRAM, RUNNER, Command
 from test_logs import read_events
 
 import jaxpg
@@ -89,8 +89,8 @@ def test_config_json_reproduces_the_run(finished_run, finished_digest, tmp_path,
     assert (saved["config"]["learning_rate"], saved["config"]["discount"]) == (3e-4, 0.99)  # not 0.0003000000142492354
     arguments = {name: saved[name] for name in ("algorithm", "env", "env_options", "seed", "num_seeds", "num_devices")}
     traced, alive = [], []
-    advance, append = RUNNER.advance, RUNNER.logs.append
-    monkeypatch.setattr(RUNNER, "advance", lambda *args: traced.append(args) or advance(*args))
+    advance, append = PROGRAM.advance, RUNNER.logs.append
+    monkeypatch.setattr(PROGRAM, "advance", lambda *args: traced.append(args) or advance(*args))
     monkeypatch.setattr(RUNNER.logs, "append", lambda *args: alive.append(len(jax.live_arrays())) or append(*args))
     summary = run(out=tmp_path / "again", **arguments, **saved["config"])
     assert summary["state_digest"] == finished_digest  # though checkpoints were saved at other moments

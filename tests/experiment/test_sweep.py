@@ -12,12 +12,12 @@ import jax
 import numpy as np
 import pytest
 from checks import QUICK_COMPILE, assert_close, quick_jit, row
-from commands import RUNNER, WALK, Command
+from commands import EVALUATION, PROGRAM, RUNNER, WALK, Command
 
 import jaxpg
 from jaxpg.algorithm import InputError
 from jaxpg.experiment import RunError, plot_sweep, run, sweep
-from jaxpg.experiment.run import evaluation_keys
+from jaxpg.experiment.evaluation import evaluation_keys
 from jaxpg.experiment.search_space import combine, draw
 from jaxpg.experiment.sweep_picture import coordinate, value_text
 
@@ -35,11 +35,12 @@ commands.register_walk()
 @pytest.fixture(scope="module", autouse=True)
 def quick_programs():
     """Compiles the programs of runs and sweeps without XLA's optimisations."""
-    compile, returns, over_seeds = jax.stages.Lowered.compile, RUNNER.mean_returns, RUNNER.over_seeds
+    compile, returns, over_seeds = jax.stages.Lowered.compile, EVALUATION.mean_returns, PROGRAM.over_seeds
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(jax.stages.Lowered, "compile", lambda self: compile(self, compiler_options=QUICK_COMPILE))
-        for module in (RUNNER, SWEEPER):
+        for module in (EVALUATION, SWEEPER):
             patch.setattr(module, "mean_returns", quick_jit(returns.__wrapped__, static_argnums=range(5)))
+        for module in (RUNNER, SWEEPER):
             patch.setattr(module, "over_seeds", lambda *args: quick_jit(over_seeds(*args).__wrapped__))
         yield
 
@@ -66,8 +67,8 @@ def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("finished") / "sweep"
     traced = []
     with pytest.MonkeyPatch.context() as patch:
-        advance = RUNNER.advance
-        patch.setattr(RUNNER, "advance", lambda *args: traced.append(WALK.traces) or advance(*args))
+        advance = PROGRAM.advance
+        patch.setattr(PROGRAM, "advance", lambda *args: traced.append(WALK.traces) or advance(*args))
         patch.setattr("jaxpg.algorithm.require_interface", lambda *_: None)  # which traces at every `make`
         before = WALK.traces
         sweep_walk(folder)

@@ -8,7 +8,8 @@ import commands
 import pytest
 
 from jaxpg.algorithm import InputError, fields, lookup
-from jaxpg.experiment.run import load, run
+from jaxpg.experiment.run import run
+from jaxpg.experiment.saved import load
 from jaxpg.experiment.search_space import require_all_read
 
 RUNNER = importlib.import_module("jaxpg.experiment.run")

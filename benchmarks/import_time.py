@@ -16,7 +16,7 @@ from typing import Any
 
 SEEDS = {"smoke": 1, "small": 1, "full": 1}  # nothing here depends on one
 ROUNDS = {"smoke": 1, "small": 5, "full": 15}
-MAIN = "from jaxpg.experiment.command_line import main; main({})"
+MAIN = "from jaxpg.__main__ import main; main({})"
 PROGRAMS = {
     "import jax": "import jax",
     "import jaxpg, jaxpg_envs": "import jaxpg, jaxpg_envs",

@@ -30,7 +30,7 @@ def test_importing_both_packages_imports_nothing_heavy() -> None:
 
 @pytest.mark.parametrize("arguments", [["--help"], ["list", "--help"], ["train"]])
 def test_the_command_line_imports_what_it_needs(arguments: list[str]) -> None:
-    main = "from jaxpg.experiment.command_line import main\ntry: main({})\nexcept SystemExit: pass"
+    main = "from jaxpg.__main__ import main\ntry: main({})\nexcept SystemExit: pass"
     modules = imported(main.format(arguments))
     of_algorithms = {"distrax", "tensorflow_probability", "optax", "evosax", "scipy"} if arguments == ["train"] else set()
     assert modules & HEAVY <= of_algorithms  # `jaxpg train` names all algorithms

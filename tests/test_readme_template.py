@@ -55,7 +55,7 @@ def test_the_template_learns(tree: Path) -> None:
 
 
 def test_the_template_trains_from_the_command_line(tree: Path) -> None:
-    main = "from jaxpg.experiment.command_line import main; main()"
+    main = "from jaxpg.__main__ import main; main()"
     assert "my_algorithm" in [row["name"] for row in json.loads(run(tree, "-c", main, "list", "--json"))["algorithms"]]
     train = "train my_algorithm --env CartPole-v1 --out out --total-steps 1024 --num-seeds 2 --set.learning-rate 0.02 --json"
     summary = json.loads(run(tree, "-c", main, *train.split()))

@@ -11,7 +11,6 @@ import itertools
 import json
 import os
 import shutil
-import signal
 import sys
 import textwrap
 import typing
@@ -39,10 +38,8 @@ USAGE += "\n`jaxpg COMMAND --help` shows what a command takes.\n"
 Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]  # --name, without a --no-name
 
 
-def main(arguments: list[str] | None = None) -> NoReturn:
-    """Runs the command and exits: 0 on success, 2 on bad input, 1 if a run had to stop, 130 if it was interrupted."""
-    arguments = sys.argv[1:] if arguments is None else arguments
-    _end_at_once_if_interrupted("; continue with --resume" if arguments[:1] in (["train"], ["sweep"]) else "")
+def main(arguments: list[str]) -> NoReturn:
+    """Runs a command and exits: 0 on success, 2 on bad input, 1 if a run had to stop."""
     try:
         if not arguments or arguments[0] in ("-h", "--help"):
             print(USAGE, end="")
@@ -59,23 +56,6 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     except BrokenPipeError:  # the reader of our output, such as `head`, has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
-
-
-def _end_at_once_if_interrupted(hint: str) -> None:
-    """At Ctrl-C or SIGTERM, leaves without ceremony: what is on disk is whole at any moment.
-
-    An exception instead would have to pass through other people's threads and event loops, and an orderly end would wait for
-    the work that the device has begun.
-    """
-
-    def end(*_: Any) -> NoReturn:
-        show_cursor = "\r\x1b[?25h" if os.isatty(2) else ""  # which the progress bar has hidden
-        os.write(2, f"{show_cursor}jaxpg: interrupted{hint}\n".encode())
-        os._exit(130)
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        if signal.getsignal(number) != signal.SIG_IGN:  # as in the background of a shell script
-            signal.signal(number, end)
 
 
 def _fail(message: str, code: int) -> NoReturn:

@@ -13,6 +13,7 @@ import shlex
 import signal
 import sys
 import time
+import types
 from pathlib import Path
 from typing import NamedTuple
 
@@ -78,7 +79,7 @@ def _main(arguments, files, hook):
     if hook is not None:
         hook()
     try:
-        importlib.import_module("jaxpg.experiment.command_line").main(arguments)
+        importlib.import_module("jaxpg.__main__").main(arguments)
     finally:
         sys.stdout.flush()
 
@@ -123,6 +124,26 @@ def on_call(place, call, action, first_save_every_chunk=True):
 
 def kill():
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def send(number):
+    os.kill(os.getpid(), number)
+
+
+def stop_itself():
+    send(signal.SIGSTOP)
+
+
+def endless_chunk(patience=None):
+    """The metrics of the first chunk never arrive; `patience` in place of that of `jaxpg.experiment.signals`."""
+    if patience is not None:
+        importlib.import_module("jaxpg.experiment.signals").PATIENCE = patience
+
+    def wait_for_ever(_):
+        print("waiting for ever", file=sys.stderr, flush=True)
+        time.sleep(1e6)
+
+    RUNNER.jax = types.SimpleNamespace(**{**vars(RUNNER.jax), "device_get": wait_for_ever})
 
 
 def no_space():

@@ -6,15 +6,19 @@ import os
 import random
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from functools import partial
 
 import commands
 import pytest
-from commands import RUNNER, Command, kill, no_space, on_call, save_every_chunk
+from commands import RUNNER, Command, endless_chunk, kill, no_space, on_call, save_every_chunk, send, stop_itself
 
 from jaxpg.algorithm import InputError
 from jaxpg.experiment import RunError, evaluate_run, load, run
+from jaxpg.experiment.checkpoints import Checkpoints
+from jaxpg.experiment.files import only_writer
 from jaxpg.experiment.logs import read_rows
 
 TRAIN = f"train ppo --env CartPole-v1 --num-seeds 2 --total-steps {commands.TOTAL_STEPS} {commands.TINY}"
@@ -96,21 +100,92 @@ def test_a_run_on_two_devices_killed_at_random_moments(tmp_path):
     same_results(folder, reference)
 
 
-@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_run_says_how_to_continue(tmp_path, finished_run, signal_number):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_saves_the_last_chunk(tmp_path, finished_run, number):
     folder = tmp_path / "run"
-    command = Command(f"{TRAIN} --out {folder}", tmp_path, save_every_chunk)
-    assert command.wait_for((folder / "latest_checkpoint.json").exists)
-    os.kill(command.process.pid, signal_number)
-    result = command.wait(timeout=20)
-    assert result.code == 130
-    assert result.stderr.splitlines()[-1] == "jaxpg: interrupted; continue with --resume"
+    command = Command(
+        f"{TRAIN} --out {folder}", tmp_path, partial(on_call, "jaxpg.experiment.logs:append", 21, partial(send, number), False)
+    )
+    result = command.wait()
+    assert result.code == 128 + number, result.stderr
     assert "Traceback" not in result.stderr
-    assert 0 < read_rows(folder / "metrics.jsonl")[-1]["update"] < commands.NUM_UPDATES
-    if signal_number == signal.SIGTERM:
-        result = Command(f"{TRAIN} --out {folder} --resume", tmp_path).wait()
-        assert result.code == 0, result.stderr
-        same_results(folder, finished_run)
+    (checkpoint,) = Checkpoints(folder).updates()[-1:]
+    assert read_rows(folder / "metrics.jsonl")[-1]["update"] == checkpoint < commands.NUM_UPDATES
+    last = f"stopped by {number.name} after update {checkpoint}, which is saved; continue with --resume"
+    assert result.stderr.splitlines()[-1] == last
+    result = Command(f"{TRAIN} --out {folder} --resume", tmp_path).wait()
+    assert result.code == 0, result.stderr
+    assert f"resuming {folder} after update {checkpoint} of" in result.stderr
+    same_results(folder, finished_run)
+
+
+def test_a_second_signal_leaves_at_once(tmp_path):
+    """The first comes while a chunk is computed that never ends."""
+    folder = tmp_path / "run"
+    command = Command(f"{TRAIN} --out {folder}", tmp_path, endless_chunk)
+    assert command.wait_for(lambda: "waiting for ever" in command.stderr())
+    os.kill(command.process.pid, signal.SIGTERM)
+    time.sleep(0.5)
+    assert command.process.is_alive()
+    os.kill(command.process.pid, signal.SIGTERM)
+    result = command.wait(timeout=5)
+    assert (result.code, result.stderr.splitlines()[-1]) == (143, "jaxpg: interrupted; continue with --resume")
+
+
+def test_a_chunk_that_takes_too_long_is_dropped(tmp_path):
+    folder = tmp_path / "run"
+    command = Command(f"{TRAIN} --out {folder}", tmp_path, partial(endless_chunk, patience=0.5))
+    assert command.wait_for(lambda: "waiting for ever" in command.stderr())
+    os.kill(command.process.pid, signal.SIGTERM)
+    result = command.wait(timeout=20)
+    assert result.code == 143, result.stderr
+    assert "stopped by SIGTERM within the updates up to 2. No checkpoint had been saved yet; continue" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("place", ["jaxpg.experiment.command_line:lookup", "jaxpg.experiment.run:compile_step"])
+def test_a_signal_during_the_start_leaves_no_traceback(tmp_path, place):
+    hook = partial(on_call, place, 1, partial(send, signal.SIGTERM))
+    result = Command(f"{TRAIN} --out {tmp_path / 'run'}", tmp_path, hook).wait()
+    assert (result.code, result.stderr.splitlines()[-1]) == (143, "jaxpg: interrupted; continue with --resume")
+    assert "Traceback" not in result.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_signal_while_the_modules_are_imported_leaves_no_traceback(tmp_path):
+    """The handlers stand before JAX is imported."""
+    program = "import signal, sys; sys.meta_path.insert(0, type('', (), {'find_spec': staticmethod(lambda name, *_: "
+    program += "signal.raise_signal(signal.SIGINT) if name == 'jax' else None)})); import jaxpg.__main__; jaxpg.__main__.main(['list'])"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (130, "jaxpg: interrupted\n")
+
+
+# --- Another process ------------------------------------------------------------------------------------------------------
+
+
+def test_a_second_process_on_the_same_folder_is_refused(tmp_path, finished_run):
+    folder = tmp_path / "run"
+    (tmp_path / "other").mkdir()
+    first = Command(f"{TRAIN} --out {folder}", tmp_path, partial(on_call, "jaxpg.experiment.logs:append", 40, stop_itself))
+    assert first.wait_for(lambda: len(read_rows(folder / "metrics.jsonl")) > 10)
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    for resume in ("", " --resume"):
+        second = Command(f"{TRAIN} --out {folder}{resume}", tmp_path / "other").wait()
+        assert (second.code, "another process is training here" in second.stderr) == (2, True), second.stderr
+    after = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    assert before.keys() <= after.keys()
+    os.kill(first.process.pid, signal.SIGCONT)
+    assert first.wait().code == 0
+    same_results(folder, finished_run)
+
+
+def test_a_killed_process_holds_no_folder(tmp_path):
+    warnings = []
+    with only_writer(tmp_path, warnings.append):
+        with pytest.raises(InputError, match="another process is training here"), only_writer(tmp_path, warnings.append):
+            pass
+    with only_writer(tmp_path, warnings.append):
+        assert warnings == []
 
 
 # --- Damaged checkpoints --------------------------------------------------------------------------------------------------

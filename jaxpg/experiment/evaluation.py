@@ -13,7 +13,7 @@ from jaxpg.algorithm import InputError, Policy
 from jaxpg.evaluation import evaluate
 from jaxpg.experiment.devices import COMPILER_OPTIONS, seed_mesh
 from jaxpg.experiment.environment import find_environment
-from jaxpg.experiment.program import SEEDS
+from jaxpg.experiment.program import SEEDS, bytes_of, require_memory, told_when_out_of_memory
 from jaxpg.experiment.saved import Run
 from jaxpg.interface import require_interface
 from jaxpg.spaces import difference
@@ -37,7 +37,8 @@ def evaluate_run(
       env_params: the parameters of an environment object.
 
     Raises:
-      InputError: they have not.
+      InputError: they have not, or that many episodes at a time need more memory than there is.
+      RunError: they turned out to.
     """
     environment, params = run.env, run.env_params
     if env is not None or env_options:
@@ -52,8 +53,12 @@ def evaluate_run(
     keys = evaluation_keys(run.description["seed"], num_seeds)
     num_devices = run.description["num_devices"]
     mesh = seed_mesh(num_seeds, num_devices if num_devices <= len(jax.devices()) else 1)
+    advice = f"evaluate fewer episodes than {num_episodes:,}"
+    require_memory(num_seeds * num_episodes * bytes_of(jax.eval_shape(environment.reset, keys[0], params)), mesh, advice)
     states, keys = jax.device_put((run.states, keys), NamedSharding(mesh, SEEDS))
-    return np.asarray(mean_returns(run.algorithm.policy, environment, mesh, num_episodes, deterministic, params, states, keys))
+    with told_when_out_of_memory(lambda: advice):
+        returns = mean_returns(run.algorithm.policy, environment, mesh, num_episodes, deterministic, params, states, keys)
+        return np.asarray(returns)
 
 
 def evaluation_keys(seed: int, num_seeds: int) -> jax.Array:

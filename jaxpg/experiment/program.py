@@ -1,8 +1,10 @@
 """The compiled programs of a run: all seeds side by side, divided among the devices."""
 
+import contextlib
+import math
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -15,6 +17,7 @@ from jaxpg.algorithm import Algorithm, InputError, Metrics
 from jaxpg.evaluation import evaluate
 from jaxpg.experiment.devices import COMPILER_OPTIONS
 from jaxpg.experiment.environment import Environment
+from jaxpg.experiment.errors import RunError
 from jaxpg.training import advance
 
 SEEDS = PartitionSpec("seed")
@@ -103,18 +106,31 @@ def memory_of(program: jax.stages.Compiled) -> int:
     return used - sizes.alias_size_in_bytes
 
 
-def require_memory(needed: int, agent: Algorithm, num_seeds: int, mesh: Mesh) -> None:
-    """Raises `InputError` if that many bytes are more than the mesh's devices have in all."""
+def bytes_of(tree: PyTree) -> int:
+    """Size of a pytree of arrays, or of their shapes and dtypes."""
+    return sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(tree))
+
+
+def require_memory(needed: int, mesh: Mesh, advice: str) -> None:
+    """Raises `InputError`, with `advice`, if that many bytes are more than the mesh's devices have in all."""
     devices = mesh.devices.flat
     if devices[0].platform == "cpu":
         there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     else:
         there = sum((device.memory_stats() or {}).get("bytes_limit", sys.maxsize) for device in devices)
     if needed > there:
-        raise InputError(
-            f"this takes {needed / 2**30:,.1f} GiB of memory, and there are {there / 2**30:,.1f}: "
-            f"{how_to_fit(agent, num_seeds)}"
-        )
+        raise InputError(f"this takes {needed / 2**30:,.1f} GiB of memory, and there are {there / 2**30:,.1f}: {advice}")
+
+
+@contextlib.contextmanager
+def told_when_out_of_memory(advice: Callable[[], str]) -> Iterator[None]:
+    """Raises `RunError`, with `advice()`, where XLA finds no memory."""
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        raise RunError(f"out of memory: {advice()}") from error
 
 
 def how_to_fit(agent: Algorithm, num_seeds: int) -> str:

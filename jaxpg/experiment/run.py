@@ -35,7 +35,18 @@ from jaxpg.experiment.files import only_writer, write_atomically
 from jaxpg.experiment.folder import check_folder, describe, read_description, write_description
 from jaxpg.experiment.pictures import draw_behaviour, draw_repertoire
 from jaxpg.experiment.plots import plot_learning_curves, read_curves
-from jaxpg.experiment.program import SEEDS, compile_init, compile_step, faults, how_to_fit, judge_of, memory_of, require_memory
+from jaxpg.experiment.program import (
+    SEEDS,
+    bytes_of,
+    compile_init,
+    compile_step,
+    faults,
+    how_to_fit,
+    judge_of,
+    memory_of,
+    require_memory,
+    told_when_out_of_memory,
+)
 from jaxpg.experiment.progress import RunProgress, say, stage
 from jaxpg.experiment.saved import Run, enlarge, load, shapes_at_saving, warn_of_other_actions
 from jaxpg.experiment.signals import Stop, Stopped, stop_when_asked
@@ -136,20 +147,18 @@ def run(
             return summary
         # Only now the costly part: whatever the user could have mistaken has been checked.
         try:
-            with stage(console, f"compiling {algorithm} on {environment.name}"):
+            out_of_memory = told_when_out_of_memory(lambda: how_to_fit(agent, num_seeds))
+            with stage(console, f"compiling {algorithm} on {environment.name}"), out_of_memory:
                 programs = _compile(agent, environment, description, like, mesh)
             if not exists:  # a run that does not fit in the memory leaves no folder
                 held.enter_context(only_writer(folder, warn))
                 check_folder(folder, description, resume, warn)
             write_description(folder, description)
-            return _run(programs, description, agent, environment, begin, mesh, folder, wandb, console)
+            with told_when_out_of_memory(lambda: f"{how_to_fit(agent, num_seeds)}. {Checkpoints(folder).kept()}"):
+                return _run(programs, description, agent, environment, begin, mesh, folder, wandb, console)
         except Stopped as stopped:
             say(console, str(stopped))
             raise (KeyboardInterrupt() if stopped.number == signal.SIGINT else SystemExit(128 + stopped.number)) from None
-        except jax.errors.JaxRuntimeError as error:
-            if "RESOURCE_EXHAUSTED" not in str(error):
-                raise
-            raise RunError(f"out of memory: {how_to_fit(agent, num_seeds)}. {Checkpoints(folder).kept()}") from error
         except OSError as error:
             raise RunError(
                 f"the run's files could not be written: {error}. {Checkpoints(folder).kept()}. {advice(error)}"
@@ -223,7 +232,8 @@ def _compile(agent: Algorithm, environment: Environment, description: dict[str, 
     Raises:
       InputError: they need more memory than the devices have.
     """
-    require_memory(sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(like)), agent, description["num_seeds"], mesh)
+    advice = how_to_fit(agent, description["num_seeds"])
+    require_memory(bytes_of(like), mesh, advice)
     evaluation = description.get("evaluation")
     judge = evaluation and judge_of(agent, environment, evaluation["episodes"])
     started = time.perf_counter()
@@ -231,7 +241,7 @@ def _compile(agent: Algorithm, environment: Environment, description: dict[str, 
         init = other.submit(compile_init, agent, like, mesh)
         step = compile_step(agent, like, mesh, judge)
         if not jax.config.jax_disable_jit:  # else there is nothing compiled
-            require_memory(memory_of(step) * mesh.size, agent, description["num_seeds"], mesh)
+            require_memory(memory_of(step) * mesh.size, mesh, advice)
         return Programs(init.result(), step, time.perf_counter() - started)
 
 

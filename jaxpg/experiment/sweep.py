@@ -44,7 +44,7 @@ from jaxpg.experiment.evaluation import EVALUATION_EPISODES, evaluation_keys, me
 from jaxpg.experiment.files import only_writer, write_atomically
 from jaxpg.experiment.folder import check_folder, describe, write_description
 from jaxpg.experiment.logs import finite_or_none
-from jaxpg.experiment.program import SEEDS, compile_step, faults, over_seeds
+from jaxpg.experiment.program import SEEDS, compile_step, faults, over_seeds, told_when_out_of_memory
 from jaxpg.experiment.progress import RunProgress, say
 from jaxpg.experiment.run import CHUNKS, require_seed, require_trainable
 from jaxpg.experiment.search_space import (
@@ -262,15 +262,12 @@ def _sweep(
             if not console.is_terminal:
                 say(console, f"{name}: compiling …")
             report = _reporter(progress, name, done, sum(work) - done, len(waiting) - place)
-            try:
+            too_many = (
+                f"{len(groups[number].indices)} configurations x {num_seeds} seeds at a time do not fit: give more devices, "
+                "or fewer seeds or real-valued configurations. Finished groups are kept"
+            )
+            with told_when_out_of_memory(partial(str, too_many)):
                 results = results + _train_group(number, groups[number], description, env, env_params, mesh, report)
-            except jax.errors.JaxRuntimeError as error:
-                if "RESOURCE_EXHAUSTED" not in str(error):
-                    raise
-                raise RunError(
-                    f"{len(groups[number].indices)} configurations x {num_seeds} seeds at a time do not fit in the device's "
-                    "memory: give more devices, or fewer seeds or real-valued configurations. Finished groups are kept"
-                ) from error
             done += work[number]
             _write(folder, description, _summary(description, groups, results))
     summary = _summary(description, groups, results)

@@ -154,8 +154,16 @@ def test_a_signal_during_the_start_leaves_no_traceback(tmp_path, place):
 
 def test_a_signal_while_the_modules_are_imported_leaves_no_traceback(tmp_path):
     """The handlers stand before JAX is imported."""
-    program = "import signal, sys; sys.meta_path.insert(0, type('', (), {'find_spec': staticmethod(lambda name, *_: "
-    program += "signal.raise_signal(signal.SIGINT) if name == 'jax' else None)})); import jaxpg.__main__; jaxpg.__main__.main(['list'])"
+    program = """if True:
+        import signal, sys
+        class WhenJaxIsImported:
+            def find_spec(name, *_):
+                if name == "jax":
+                    signal.raise_signal(signal.SIGINT)
+        sys.meta_path.insert(0, WhenJaxIsImported)
+        from jaxpg.__main__ import main
+        main(["list"])
+    """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (130, "jaxpg: interrupted\n")
 
@@ -181,9 +189,9 @@ def test_a_second_process_on_the_same_folder_is_refused(tmp_path, finished_run):
 
 def test_a_killed_process_holds_no_folder(tmp_path):
     warnings = []
-    with only_writer(tmp_path, warnings.append):
-        with pytest.raises(InputError, match="another process is training here"), only_writer(tmp_path, warnings.append):
-            pass
+    refused = pytest.raises(InputError, match="another process is training here")
+    with only_writer(tmp_path, warnings.append), refused, only_writer(tmp_path, warnings.append):
+        pass
     with only_writer(tmp_path, warnings.append):
         assert warnings == []
 

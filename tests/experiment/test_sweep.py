@@ -308,7 +308,7 @@ def test_a_group_that_does_not_fit_in_memory(tmp_path, monkeypatch):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 bytes")
 
     monkeypatch.setattr(SWEEPER, "compile_step", full)
-    with pytest.raises(RunError, match=r"3 configurations x 3 seeds at a time do not fit in the device's memory"):
+    with pytest.raises(RunError, match=r"3 configurations x 3 seeds at a time do not fit: give more devices"):
         sweep_walk(tmp_path / "sweep")
 
 

@@ -15,6 +15,14 @@ PACKAGES = ("jaxpg", "jax", "jaxlib", "flax", "optax", "distrax", "gymnax", "bra
 RUN_FILES = ("summary.json", "checkpoints", "metrics.jsonl")
 LARGEST_CONFIG = 2**24  # bytes
 BOUNDS = {"seed": (0, 2**32), "num_seeds": (1, 2**31), "num_devices": (1, 2**31)}
+_is_count = lambda x: type(x) is int and x > 0
+_has = lambda x, kinds: isinstance(x, dict) and {name: type(value) for name, value in x.items()} == kinds
+OPTIONAL: dict[str, Callable[[Any], bool]] = {
+    "evaluation": lambda x: _has(x, {"every_steps": int, "episodes": int}) and all(map(_is_count, x.values())),
+    "init_from": lambda x: _has(x, {"folder": str, "optimizer": bool}),
+    "lengthened_from": lambda x: isinstance(x, list) and all(map(_is_count, x)),
+    "env_source": lambda x: isinstance(x, dict) and all(isinstance(text, str) for text in x.values()),
+}
 PICTURES = ("curve.png", "behaviour.png", "behaviour.html", "experts.png", "repertoire.png", "sweep.png")
 
 
@@ -62,6 +70,7 @@ def read_description(folder: Path, kind: str = "run") -> dict[str, Any]:
         if not isinstance(description, dict):
             raise ValueError("it is not a JSON object")
         faulty = [name for name, kind in sorted(kinds.items()) if not isinstance(description.get(name), kind)]
+        faulty += [name for name, is_valid in OPTIONAL.items() if name in description and not is_valid(description[name])]
         faulty += [name for name in sorted(BOUNDS) if name not in faulty and not _is_within(description[name], *BOUNDS[name])]
         if faulty:
             raise ValueError(f"it has no valid {', '.join(faulty)}")

@@ -26,7 +26,7 @@ from jaxpg.algorithm import Algorithm, InputError, Metrics, make
 from jaxpg.counting import LARGE
 from jaxpg.experiment import logs
 from jaxpg.experiment.best import Best
-from jaxpg.experiment.checkpoints import Checkpoints, digest, to_host
+from jaxpg.experiment.checkpoints import Checkpoints, digest, has_nan, to_host
 from jaxpg.experiment.devices import seed_mesh
 from jaxpg.experiment.environment import Environment, find_environment
 from jaxpg.experiment.errors import RunError, advice
@@ -437,7 +437,7 @@ def require_sound(leaves: dict[str, np.ndarray], update: int, checkpoints: Check
     An environment may have its reasons for one in its own state.
     """
     for name, leaf in leaves.items():
-        if np.issubdtype(leaf.dtype, np.floating) and "env_state" not in name.split(".") and np.isnan(leaf).any():
+        if "env_state" not in name.split(".") and has_nan(leaf):
             raise RunError(
                 f"training stopped: {name} of the state after update {update} holds NaN. {checkpoints.kept()}, from before. "
                 "A smaller learning rate often helps"

@@ -246,6 +246,28 @@ def test_offspring_that_are_rejected_are_counted_and_leave_no_trace():
     assert (float(all_count["rejected"]), float(all_count["episodes"])) == (0, 6)
 
 
+@pytest.mark.parametrize("name", ["cma_me", "me_es"])
+def test_a_strategy_outlives_offspring_that_are_rejected(name):
+    fields = {key: value for key, value in (SEARCH | SEARCHES[name]).items() if key != "hidden_sizes"}
+    algorithm = jaxpg.make(name, Logarithms(), Logarithms.Params(), **fields, controller="open_loop")
+    update = quick_jit(algorithm.update)
+    state, metrics = update(update(algorithm.init(KEY))[0])
+    emitter = state.emitter
+    if name == "cma_me":
+        emitter = emitter._replace(offspring=emitter.offspring.at[:, 0].set(0.0).at[1, 1].set(-1.0))
+        offspring = emitter.offspring.reshape(8, 2)
+    else:  # whose first is the one by which novelty is measured
+        emitter = emitter._replace(latest=-jnp.ones((1, 2)), mean=jnp.full((1, 2), 0.1))
+        change = 0.1 * emitter.noise
+        offspring = jnp.concatenate([emitter.latest[None], emitter.mean + change, emitter.mean - change])[:, 0]
+    broken = (offspring <= 0).any(1).sum()
+    assert 0 < broken < len(offspring)
+    state, metrics = update(state._replace(emitter=emitter))
+    assert metrics["rejected"] == broken
+    assert not any(np.isnan(x).any() for x in jax.tree.leaves(numbers(state.emitter)))
+    assert not faulty({name: x[None] for name, x in metrics.items()})
+
+
 def test_steps_with_what_is_no_number_are_not_remembered():
     """But for what is reported behind a termination: each step of one episode has another fault."""
     task = as_task("a test", PointOmni(), PointOmni().default_params)

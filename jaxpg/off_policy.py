@@ -21,7 +21,7 @@ from jaxpg.counting import fraction, has_reached, increment, init_count
 from jaxpg.errors import name_of
 from jaxpg.normalization import RunningStatistics, init_statistics, normalize, update_statistics
 from jaxpg.replay import Buffer, Sample, Step, add, init_buffer, reprioritize, sample
-from jaxpg.rollout import RolloutState, episode_metrics, existing_successors, init_rollout, rollout
+from jaxpg.rollout import RolloutState, episode_metrics, existing_successors, init_rollout, nonfinite_metrics, rollout
 from jaxpg.spaces import (
     action_decoder,
     box_bounds,
@@ -254,7 +254,7 @@ def as_algorithm(
         learner, priorities, metrics = jax.lax.cond(any_in_batch(enough), learn, wait)
         buffer = buffer._replace(priorities=priorities)
         new = OffPolicyState(key, learner, statistics, rollout_state, buffer, updates)
-        return new, metrics | episode_metrics(rollout_state.episodes)
+        return new, metrics | episode_metrics(rollout_state.episodes) | nonfinite_metrics(t)
 
     def act(deterministic: bool) -> Callable[..., tuple[Array, PyTree]]:
         def act(params: PyTree, key: jax.Array, observation: PyTree, carry: PyTree) -> tuple[Array, PyTree]:

@@ -40,7 +40,15 @@ from jaxpg.normalization import (
     scale_rewards,
     update_statistics,
 )
-from jaxpg.rollout import RolloutState, Transition, episode_metrics, existing_successors, init_rollout, rollout
+from jaxpg.rollout import (
+    RolloutState,
+    Transition,
+    episode_metrics,
+    existing_successors,
+    init_rollout,
+    nonfinite_metrics,
+    rollout,
+)
 from jaxpg.spaces import (
     SUPPORTED_ACTIONS,
     action_decoder,
@@ -432,7 +440,8 @@ def as_algorithm(config: OnPolicyConfig, parts: Parts, env: Any, env_params: PyT
         key, collect_key, learn_key = jax.random.split(state.key, 3)
         rollout_state, transitions = parts.collect(collect_key, state.learner, state.rollout, env_params)
         learner, metrics = parts.learn(learn_key, state.learner, transitions)
-        return OnPolicyState(key, learner, rollout_state), metrics | episode_metrics(rollout_state.episodes)
+        metrics = metrics | episode_metrics(rollout_state.episodes) | nonfinite_metrics(transitions)
+        return OnPolicyState(key, learner, rollout_state), metrics
 
     def policy(state: OnPolicyState, deterministic: bool = True) -> Policy:
         return parts.policy(state.learner, deterministic)

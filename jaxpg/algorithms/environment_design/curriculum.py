@@ -26,7 +26,7 @@ from jaxpg.algorithms.online.ppo import CHUNK_HELP, CLIP_HELP, KL_HELP, LAMBDA_H
 from jaxpg.counting import increment, init_count
 from jaxpg.errors import name_of
 from jaxpg.on_policy import ENCODER_HELP, MEMORY, Learner, make_network
-from jaxpg.rollout import Transition, episode_metrics, init_rollout
+from jaxpg.rollout import Transition, episode_metrics, init_rollout, nonfinite_metrics
 from jaxpg.transforms import mean_of
 from jaxpg_envs.levels import CaveLevel, level_set
 
@@ -204,11 +204,14 @@ def as_algorithm(
         learner = jax.tree.map(lambda new, old: jnp.where(choice.learn, new, old), learned, state.learner)
         memory = curriculum.record(state.memory, choice, outcome, now)
         metrics |= learning | curriculum.measure(memory, choice, now)
+        played = [transitions]
         if curriculum.propose is not None and curriculum.admit is not None:
             proposed = curriculum.propose(propose_key, memory, choice, outcome)
-            _, judged, _ = student.play(look_key, learner, proposed)
+            looked, judged, _ = student.play(look_key, learner, proposed)
+            played.append(looked)
             memory, admission = curriculum.admit(memory, proposed, judged, now)
-            metrics |= admission | {"proposed_value": judged.mean_value.mean()}  # NaN if an observation there was
+            metrics |= admission | {"proposed_value_l1": judged.value_l1.mean()}
+        metrics |= nonfinite_metrics(*played)
         return CurriculumState(key, learner, memory, increment(now, curriculum.period)), metrics
 
     def policy(state: CurriculumState, deterministic: bool = True) -> Policy:

@@ -25,7 +25,7 @@ from jaxpg.networks import DiscreteActionValues
 from jaxpg.normalization import RunningStatistics, init_statistics, normalize, update_statistics
 from jaxpg.off_policy import discrete_actions
 from jaxpg.on_policy import require_divisible, scale_by_learning_rate, values_of_successors
-from jaxpg.rollout import RolloutState, episode_metrics, existing_successors, init_rollout, rollout
+from jaxpg.rollout import RolloutState, episode_metrics, existing_successors, init_rollout, nonfinite_metrics, rollout
 from jaxpg.shuffling import shuffled_indices
 from jaxpg.spaces import observation_encoder, observation_size
 
@@ -154,7 +154,7 @@ def pqn(config: PQNConfig, env: Any, env_params: PyTree) -> Algorithm:
         if config.normalize_observations:
             statistics = update_statistics(statistics, encode(t.observation))
         new = PQNState(key, params, optimizer_state, statistics, rollout_state, increment(state.updates))
-        return new, metrics | episode_metrics(rollout_state.episodes)
+        return new, metrics | episode_metrics(rollout_state.episodes) | nonfinite_metrics(t)
 
     def act(deterministic: bool) -> Any:
         def act(params: PyTree, key: jax.Array, observation: PyTree, carry: PyTree) -> tuple[Array, PyTree]:

@@ -9,11 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from jaxpg.algorithm import InputError, fields, lookup, plain_value, shortest, still_read
-from jaxpg.experiment.files import read_json, remove_remains, require_no_links, write_atomically
+from jaxpg.experiment.files import (
+    LARGEST_CONFIG,
+    read_json,
+    remove_remains,
+    require_no_links,
+    require_writable,
+    write_atomically,
+)
 
 PACKAGES = ("jaxpg", "jax", "jaxlib", "flax", "optax", "distrax", "gymnax", "brax", "mujoco-mjx", "numpy")
 RUN_FILES = ("summary.json", "checkpoints", "metrics.jsonl")
-LARGEST_CONFIG = 2**24  # bytes
 BOUNDS = {"seed": (0, 2**32), "num_seeds": (1, 2**31), "num_devices": (1, 2**31)}
 _is_count = lambda x: type(x) is int and x > 0
 _has = lambda x, kinds: isinstance(x, dict) and {name: type(value) for name, value in x.items()} == kinds
@@ -97,7 +103,7 @@ def check_folder(
       The results, if there are any: the summary of a run that is complete.
 
     Raises:
-      InputError: the folder cannot be read, holds another run, or holds a run and `resume` is not set.
+      InputError: the folder cannot be made or used, holds another run, or holds a run and `resume` is not set.
     """
     config, results, kind = folder / "config.json", folder / files[0], kind_of(description)
     require_no_links(folder, ("config.json", "latest_checkpoint.json", "best", *files, *PICTURES))
@@ -110,6 +116,7 @@ def check_folder(
             return _read_results(results) if results.exists() else None
         if any((folder / name).exists() for name in files):
             raise InputError(f"{folder} holds the remains of a {kind} without its config.json: choose another --out")
+        require_writable(folder)
     except OSError as error:
         raise InputError(f"cannot read the output folder {folder}: {error}") from error
     return None

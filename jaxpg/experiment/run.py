@@ -22,7 +22,7 @@ from jax.sharding import Mesh, NamedSharding
 from jaxtyping import PyTree
 from rich.console import Console
 
-from jaxpg.algorithm import Algorithm, InputError, Metrics, make
+from jaxpg.algorithm import LARGEST, LONGEST, Algorithm, InputError, Metrics, make, whole_number
 from jaxpg.counting import LARGE
 from jaxpg.experiment import logs
 from jaxpg.experiment.best import Best
@@ -33,6 +33,7 @@ from jaxpg.experiment.errors import RunError, advice
 from jaxpg.experiment.evaluation import EVALUATION_EPISODES, evaluate_run
 from jaxpg.experiment.files import only_writer, write_atomically
 from jaxpg.experiment.folder import check_folder, describe, read_description, write_description
+from jaxpg.experiment.paths import as_path
 from jaxpg.experiment.pictures import draw_behaviour, draw_repertoire
 from jaxpg.experiment.plots import plot_learning_curves, read_curves
 from jaxpg.experiment.program import (
@@ -109,8 +110,8 @@ def run(
     """
     # In a notebook, lines of text: a live bar there needs more packages.
     console = console or Console(stderr=True, force_jupyter=False)
-    folder = Path(out)
-    require_seed(seed)
+    folder = as_path("out", out)
+    seed, num_seeds, num_devices = require_numbers(seed, num_seeds, num_devices)
     mesh = seed_mesh(num_seeds, num_devices)
     if wandb is not None:
         logs.require_wandb()
@@ -120,7 +121,7 @@ def run(
     elif eval_episodes != 16:
         raise InputError("eval_episodes needs eval_every, the environment steps from one evaluation to the next")
     if init_from is not None:
-        given["init_from"] = {"folder": str(Path(init_from).absolute()), "optimizer": init_optimizer}
+        given["init_from"] = {"folder": str(as_path("init_from", init_from).absolute()), "optimizer": init_optimizer}
     elif init_optimizer:
         raise InputError("init_optimizer needs init_from, the folder of a run")
     if resume and (folder / "config.json").exists():  # what is not given is as before
@@ -167,10 +168,8 @@ def run(
 
 def _evaluation(every: int | float, episodes: int | float) -> dict[str, int]:
     """The evaluations during a run, as `config.json` has them."""
-    for name, value in (("eval_every", every), ("eval_episodes", episodes)):
-        if not float(value).is_integer() or value < 1:
-            raise InputError(f"{name} must be a positive whole number, got {value!r}")
-    return {"every_steps": int(every), "episodes": int(episodes)}
+    steps, episodes = whole_number("eval_every", every, 1, LONGEST), whole_number("eval_episodes", episodes, 1, LARGEST)
+    return {"every_steps": steps, "episodes": episodes}
 
 
 def _warm_start(description: dict[str, Any], like: PyTree) -> Callable[[PyTree], PyTree]:
@@ -212,10 +211,13 @@ def require_trainable(name: str, agent: Algorithm, num_seeds: int) -> PyTree:
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct((num_seeds, *x.shape), x.dtype), state)
 
 
-def require_seed(seed: int) -> None:
-    """Raises `InputError` if a random key cannot be made of the seed without loss."""
-    if not 0 <= seed < 2**32:
-        raise InputError(f"seed must lie in [0, 2^32), got {seed}")
+def require_numbers(seed: Any, num_seeds: Any, num_devices: Any) -> tuple[int, int, int]:
+    """The three as `int`; raises `InputError` if one is none, or a random key cannot be made of the seed without loss."""
+    return (
+        whole_number("seed", seed, 0, 2**32 - 1),
+        whole_number("num_seeds", num_seeds, 1, LARGEST),
+        whole_number("num_devices", num_devices, 1, LARGEST),
+    )
 
 
 class Programs(NamedTuple):

@@ -179,8 +179,8 @@ def test_best_keeps_rows_of_different_updates(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"eval_every": 0}, "eval_every must be a positive whole number, got 0"),
-        ({"eval_every": 100, "eval_episodes": 1.5}, r"eval_episodes must be a positive whole number, got 1\.5"),
+        ({"eval_every": 0}, "eval_every must be at least 1, got 0"),
+        ({"eval_every": 100, "eval_episodes": 1.5}, r"eval_episodes must be a whole number, got 1\.5"),
         ({"init_optimizer": True}, "init_optimizer needs init_from"),
         ({"init_from": "nowhere"}, "nowhere holds no run"),
     ],

@@ -407,14 +407,16 @@ MISTAKES = {
     f"{SWEEP} --random 3 --range.discount 0.5,2": ["ppo: discount must lie in [0, 1], got 2"],
     f"{SWEEP} --grid.discount 0.9 --num-seeds 0": ["num_seeds", "at least 1", "got 0"],
     f"{SWEEP} --grid.discount 0.9 --num-devices 0": ["devices must be at least 1, got 0"],
-    f"{SWEEP} --grid.discount 0.9 --seed -1": ["seed must lie in [0, 2^32), got -1"],
+    f"{SWEEP} --grid.discount 0.9 --seed -1": ["seed must be at least 0, got -1"],
     f"{SWEEP} --grid.discount 0.9 --total-steps 0": ["--total-steps must be at least 1, got 0"],
     "sweep ppo --env CartPole-v1 --out a-file --grid.discount 0.9": ["cannot write to the output folder a-file"],
     "train ppo --env CartPole-v1 --out out --config nowhere": ["--config: cannot read nowhere: No such file"],
     "train ppo --env CartPole-v1 --out out --config a-file": ["a-file is no configuration: give a sweep's best.json"],
     "train ppo --env CartPole-v1 --out out --config other.json": ["a configuration of 'pmoe_ppo', not of 'ppo'"],
     "train ppo --env CartPole-v1 --out out --config typo.json": ["no hyperparameter 'discont'; did you mean 'discount'"],
-    "train ppo --env CartPole-v1 --out out --config bad.json": ["--set.num-envs", "many"],
+    "train ppo --env CartPole-v1 --out out --config bad.json": [
+        "--config: bad.json: ppo: num_envs must be a whole number, got 'many'"
+    ],
     "train ppo --env CartPole-v1 --out out --config": ["--config"],
 }
 

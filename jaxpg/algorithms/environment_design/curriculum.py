@@ -18,7 +18,7 @@ from flax import struct
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from jaxpg import losses
-from jaxpg.algorithm import Algorithm, InputError, Metrics, Policy, Scalar, fields, hyperparameter, static
+from jaxpg.algorithm import LONGEST, Algorithm, InputError, Metrics, Policy, Scalar, fields, hyperparameter, static
 from jaxpg.algorithms.environment_design import scores
 from jaxpg.algorithms.environment_design.scores import Episodes
 from jaxpg.algorithms.online import a2c, impala, ppo, trpo
@@ -52,7 +52,7 @@ class StudentConfig(PPOConfig):
     """
 
     student: Literal["ppo", "a2c", "impala", "trpo"] = static("ppo", "the algorithm that learns to act")
-    total_steps: int = static(5_000_000, "environment steps of the whole run, those nobody learns from included")
+    total_steps: int = static(5_000_000, "environment steps of the whole run, those nobody learns from included", high=LONGEST)
     num_envs: int = static(36, "levels played side by side")
     num_steps: int = static(256, "steps on every level and update")
     num_epochs: int = static(5, "passes over the batch per update", needs=PPO)

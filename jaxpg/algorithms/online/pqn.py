@@ -17,7 +17,7 @@ from flax import struct
 from jaxtyping import Array, Float, Int, PyTree
 
 from jaxpg import losses
-from jaxpg.algorithm import Algorithm, Metrics, Policy, Scalar, hyperparameter, register, static
+from jaxpg.algorithm import LONGEST, Algorithm, Metrics, Policy, Scalar, hyperparameter, register, static
 from jaxpg.algorithms.online.dqn import annealed_epsilon, epsilon_greedy
 from jaxpg.counting import fraction, increment, init_count
 from jaxpg.gradient_descent import descend, global_norm
@@ -34,7 +34,9 @@ from jaxpg.spaces import observation_encoder, observation_size
 class PQNConfig:
     """Hyperparameters."""
 
-    total_steps: int = static(500_000, "environment steps of the whole run: its length and the horizon of annealing")
+    total_steps: int = static(
+        500_000, "environment steps of the whole run: its length and the horizon of annealing", high=LONGEST
+    )
     num_envs: int = static(32, "environments stepped side by side")
     num_steps: int = static(64, "steps per environment and update")
     num_epochs: int = static(4, "passes over the batch per update")

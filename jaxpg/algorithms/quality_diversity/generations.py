@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Float, Int, PyTree
 
-from jaxpg.algorithm import Algorithm, Metrics, Policy, Scalar, hyperparameter, static
+from jaxpg.algorithm import LONGEST, Algorithm, Metrics, Policy, Scalar, hyperparameter, static
 from jaxpg.algorithms.quality_diversity.episodes import Controller, Episodes, Task, run_genotypes
 from jaxpg.algorithms.quality_diversity.repertoire import (
     Repertoire,
@@ -36,7 +36,9 @@ from jaxpg.transforms import any_in_batch, mean_of
 class QualityDiversityConfig:
     """Hyperparameters of every algorithm with a repertoire."""
 
-    total_steps: int = static(64_000_000, "environment steps of the whole run; an episode counts with its time limit")
+    total_steps: int = static(
+        64_000_000, "environment steps of the whole run; an episode counts with its time limit", high=LONGEST
+    )
     num_cells: int = static(1024, "cells of the repertoire")
     num_offspring: int = static(256, "genotypes that a generation evaluates, each in one episode", low=4)
     hidden_sizes: tuple[int, ...] = static((128, 128), "hidden layers of the controllers", needs={"controller": ("network",)})

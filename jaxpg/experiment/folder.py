@@ -21,6 +21,17 @@ from jaxpg.experiment.files import (
 PACKAGES = ("jaxpg", "jax", "jaxlib", "flax", "optax", "distrax", "gymnax", "brax", "mujoco-mjx", "numpy")
 RUN_FILES = ("summary.json", "checkpoints", "metrics.jsonl")
 BOUNDS = {"seed": (0, 2**32), "num_seeds": (1, 2**31), "num_devices": (1, 2**31)}
+SUMMARY: dict[str, Any] = {
+    "algorithm": str,
+    "env": str,
+    "seed": int,
+    "num_seeds": int,
+    "total_steps": int,
+    "returns": list,
+    "iqm_ci": list,
+}
+SUMMARY |= {"env_steps_per_second": int | float, "compile_seconds": int | float, "state_digest": str}
+SUMMARY |= {"iqm": int | float | None, "initial_iqm": int | float | None}
 _is_count = lambda x: type(x) is int and x > 0
 _has = lambda x, kinds: isinstance(x, dict) and {name: type(value) for name, value in x.items()} == kinds
 OPTIONAL: dict[str, Callable[[Any], bool]] = {
@@ -157,6 +168,10 @@ def _read_results(path: Path) -> dict[str, Any]:
         results = read_json(path)
         if not isinstance(results, dict):
             raise ValueError("it is not a JSON object")
+        kinds = SUMMARY if path.name == RUN_FILES[0] else {}
+        faulty = [name for name, kind in kinds.items() if not isinstance(results.get(name), kind)]
+        if faulty:
+            raise ValueError(f"it has no valid {', '.join(faulty)}")
     except ValueError as error:
         raise InputError(f"{path} is damaged ({error}): delete it, then continue with --resume") from error
     return results

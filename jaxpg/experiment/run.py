@@ -105,8 +105,12 @@ def run(
       The content of `summary.json`.
 
     Raises:
-      InputError: a bad name or value, or a folder that cannot be used.
-      RunError: NaN in training, a full disk, or checkpoints that cannot be read; everything saved before is kept.
+      InputError: a bad name or value, a folder that cannot be used or that another process trains in, or more memory needed
+        than there is.
+      RunError: what is not finite was collected or learned, a full disk or memory, or checkpoints that cannot be read;
+        everything saved before is kept.
+      KeyboardInterrupt, SystemExit: SIGINT; SIGTERM or SIGHUP. The chunk that was being computed is saved, unless it would
+        have taken more than ten seconds; a second signal does at once what it does elsewhere.
     """
     # In a notebook, lines of text: a live bar there needs more packages.
     console = console or Console(stderr=True, force_jupyter=False)
@@ -141,9 +145,9 @@ def run(
         if exists:  # at once: what is in it may change otherwise
             held.enter_context(only_writer(folder, warn))
         summary = check_folder(folder, description, resume, warn)
-        if resume:
-            warn_of_other_actions(read_description(folder) if exists else description, agent, environment, warn)
-        if summary is not None and summary.get("total_steps", math.inf) >= agent.num_updates * agent.env_steps_per_update:
+        if exists:
+            warn_of_other_actions(read_description(folder), agent, environment, warn)
+        if summary is not None and summary["total_steps"] >= agent.num_updates * agent.env_steps_per_update:
             say(console, f"the run in {folder} is complete: nothing left to do")
             return summary
         # Only now the costly part: whatever the user could have mistaken has been checked.
@@ -158,7 +162,8 @@ def run(
             with told_when_out_of_memory(lambda: f"{how_to_fit(agent, num_seeds)}. {Checkpoints(folder).kept()}"):
                 return _run(programs, description, agent, environment, begin, mesh, folder, wandb, console)
         except Stopped as stopped:
-            say(console, str(stopped))
+            with contextlib.suppress(OSError):  # the terminal is gone
+                say(console, str(stopped))
             raise (KeyboardInterrupt() if stopped.number == signal.SIGINT else SystemExit(128 + stopped.number)) from None
         except OSError as error:
             raise RunError(
@@ -401,7 +406,7 @@ def _train(
             checkpoints.save(row["update"], leaves, length | {"seconds": seconds})
             last_save = time.perf_counter()
             save_cost = last_save - now
-        if stopping and not finished:
+        if stopping:
             raise Stopped(stop, f"after update {row['update']}, which is saved")
         speed = num_seeds * (row["update"] - first) * agent.env_steps_per_update / (seconds - before)
         left = (seconds - before) / (row["update"] - first) * (agent.num_updates - row["update"])

@@ -351,17 +351,18 @@ def test_a_foreign_config_is_refused(tmp_path, text, message):
     assert (tmp_path / "config.json").read_bytes() == text.encode("latin-1")
 
 
-def test_other_versions_are_told(copy_of_run, capsys):
+def test_other_versions_are_told(copy_of_run, finished_run, capsys):
     description = json.loads((copy_of_run / "config.json").read_text())
     description["versions"]["jax"] = "0.0.1"
     (copy_of_run / "config.json").write_text(json.dumps(description))
-    (copy_of_run / "summary.json").write_text("{}")
+    shutil.copy(finished_run / "summary.json", copy_of_run)
     resume(copy_of_run)
     assert "warning: other versions than before of jax:" in capsys.readouterr().err
 
 
-def test_a_damaged_summary_is_named(copy_of_run):
-    (copy_of_run / "summary.json").write_text('{"returns": [')
+@pytest.mark.parametrize("text", ['{"returns": [', "{}", "[]", '{"total_steps": "64"}'])
+def test_a_damaged_summary_is_named(copy_of_run, text):
+    (copy_of_run / "summary.json").write_text(text)
     with pytest.raises(InputError, match=r"summary\.json is damaged .*: delete it, then continue with --resume"):
         resume(copy_of_run)
 

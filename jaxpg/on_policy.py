@@ -147,7 +147,7 @@ class Parts(NamedTuple):
     Attributes:
       init: `key -> learner`.
       collect: `(key, learner, rollout_state, env_params, params_axis=None) -> (rollout_state, transitions)`; with
-        `params_axis=0`, every environment has a row of `env_params`.
+        `params_axis=0`, every environment has a row of `env_params`, with a tree of axes, of some parts of it.
       learn: `(key, learner, transitions) -> (learner, metrics)`.
       policy: `(learner, deterministic=True) -> Policy`.
       appraise: `(learner, transitions) -> (learner, experience)`: features, values and scaled rewards, as `learn` has them.
@@ -204,7 +204,7 @@ def make_actor(
         return normalize(statistics, features) if config.normalize_observations else features
 
     def collect(
-        key: jax.Array, learner: Learner, state: RolloutState, env_params: PyTree, params_axis: int | None = None
+        key: jax.Array, learner: Learner, state: RolloutState, env_params: PyTree, params_axis: PyTree = None
     ) -> tuple[RolloutState, Transition]:
         def act(key: jax.Array, observation: PyTree, carry: PyTree) -> tuple[Array, Behaviour, PyTree]:
             features = features_of(learner.observation_statistics, observation)

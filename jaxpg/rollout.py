@@ -18,7 +18,8 @@ class Transition(NamedTuple):
     """What happened, time leading, then environment.
 
     `next_observation` is the true successor: at an episode's end the final observation, never that of the reset state.
-    `extras` is whatever the acting function returned beside the action, such as `log_prob`.
+    `extras` is whatever the acting function returned beside the action, such as `log_prob`. `context` is that of the episode
+    in environments whose parameters are drawn anew (`jaxpg_envs.redraw`), else `()`.
     """
 
     observation: PyTree[Array, "Observation"]
@@ -28,6 +29,7 @@ class Transition(NamedTuple):
     truncated: Bool[Array, "*time env"]
     next_observation: PyTree[Array, "Observation"]
     extras: PyTree[Array]
+    context: PyTree = ()
 
     @property
     def done(self) -> Bool[Array, "*time env"]:
@@ -70,9 +72,9 @@ def existing_successors(
 
 
 def init_rollout(
-    key: jax.Array, env: Any, params: PyTree, num_envs: int, params_axis: int | None = None, initial_carry: PyTree = ()
+    key: jax.Array, env: Any, params: PyTree, num_envs: int, params_axis: PyTree = None, initial_carry: PyTree = ()
 ) -> RolloutState:
-    """Resets `num_envs` environments; `params_axis=0` gives each its own row of `params`."""
+    """Resets `num_envs` environments; `params_axis=0` gives each its own row of `params`, a tree of axes one of some parts."""
     reset = jax.vmap(env.reset, in_axes=(0, params_axis))
     observation, env_state = reset(jax.random.split(key, num_envs), params)
     zeros, zero = jnp.zeros(num_envs), jnp.float32(0)
@@ -88,7 +90,7 @@ def rollout(
     params: PyTree,
     state: RolloutState,
     num_steps: int,
-    params_axis: int | None = None,
+    params_axis: PyTree = None,
     initial_carry: PyTree = (),
 ) -> tuple[RolloutState, Transition]:
     """Acts for `num_steps` steps in every environment.
@@ -96,7 +98,7 @@ def rollout(
     Args:
       act: `(key, observations (env, ...), carry (env, ...)) -> (actions (env, ...), extras, carry)`.
       env: an environment with the interface of gymnax 1.0 (automatic reset, `info["final_observation"]`).
-      params: one environment's parameters, or a batch of them with `params_axis=0`.
+      params: one environment's parameters, or a batch of them with `params_axis=0` (or a tree of axes, as of `jax.vmap`).
       state: from `init_rollout` or the previous rollout.
       initial_carry: what the carry of one environment is set back to where an episode ended.
 
@@ -114,7 +116,16 @@ def rollout(
         )
         reward = jnp.asarray(reward, jnp.float32).reshape(num_envs)
         terminated, truncated = jnp.asarray(terminated, bool), jnp.asarray(truncated, bool)
-        transition = Transition(state.observation, action, reward, terminated, truncated, info["final_observation"], extras)
+        transition = Transition(
+            observation=state.observation,
+            action=action,
+            reward=reward,
+            terminated=terminated,
+            truncated=truncated,
+            next_observation=info["final_observation"],
+            extras=extras,
+            context=info.get("context", ()),
+        )
         episodes = _count(state.episodes, reward, transition.done)
         carry = restart(carry, transition.done, initial_carry)
         return RolloutState(env_state, observation, episodes, carry), transition

@@ -48,7 +48,7 @@ def rollouts(request):
             envs = [(result[0], result[1]) for result in results]
             reward, terminated, truncated = (np.array([result[i] for result in results]) for i in (2, 3, 4))
             final = np.stack([result[5]["final_observation"] for result in results])
-            steps.append((observation, action, reward, terminated, truncated, final, extras))
+            steps.append((observation, action, reward, terminated, truncated, final, extras, ()))
             returns, lengths = returns + reward, lengths + 1
             for i in np.flatnonzero(terminated | truncated):
                 episodes.append((returns[i], lengths[i]))

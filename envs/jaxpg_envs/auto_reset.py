@@ -18,12 +18,13 @@ CHUNKS = 16
 
 
 def step_and_reset(
-    env: Any, key: PRNGKeyArray, state: PyTree, action: Array, params: PyTree | None = None
+    env: Any, key: PRNGKeyArray, state: PyTree, action: Array, params: PyTree | None = None, next_params: PyTree | None = None
 ) -> tuple[PyTree, PyTree, Num[Array, ""], Bool[Array, ""], Bool[Array, ""], dict]:
     """gymnax's `step` for an environment with `step_env`, `reset_env` and `is_truncated`, to the same values.
 
     Args:
         params: `env.default_params` if None.
+        next_params: of the next episode, should this one end; `params` if None.
 
     Returns:
         observation, state, reward, terminated, truncated and info. Where the episode ended, observation and
@@ -35,7 +36,11 @@ def step_and_reset(
     final_observation, successor, reward, terminated, info = env.step_env(key_step, state, action, params)
     truncated = env.is_truncated(successor, params)
     observation, state = reset_where_done(
-        env.reset_env, terminated | truncated, key_reset, params, (final_observation, successor)
+        env.reset_env,
+        terminated | truncated,
+        key_reset,
+        params if next_params is None else next_params,
+        (final_observation, successor),
     )
     info |= {"terminated": terminated, "truncated": truncated, "final_observation": final_observation}
     return observation, state, reward, terminated, truncated, info

@@ -1,5 +1,6 @@
 """Environment design: which levels come next under each method, and that the student learns from them."""
 
+import importlib
 from functools import cache
 
 import jax
@@ -11,8 +12,8 @@ from environments import Walk
 
 import jaxpg
 from jaxpg.algorithm import REGISTRY, InputError, configure
-from jaxpg.algorithms.environment_design import dred, level_buffer, plr
-from jaxpg.algorithms.environment_design.curriculum import Outcome, make_student, split_params
+from jaxpg.algorithms.environment_design import accel, dred, level_buffer, plr, scores
+from jaxpg.algorithms.environment_design.curriculum import Choice, Outcome, make_student, own_slots, split_params
 from jaxpg.algorithms.environment_design.measures import (
     distribution_distance,
     mutual_information_probe,
@@ -154,25 +155,99 @@ def test_the_set_is_given_in_params_or_made():
     assert shapes.memory.level.layout.shape == (2, 5, 7, 7)
 
 
-def test_levels_are_played_from_their_own_starts_and_scored():
-    """The student meets row i's level in row i, from a fresh episode, to the end; the score is that of the advantages."""
-    config = configure("plr", plr.PLRConfig, SMALL)
+def play(slots, num_envs=4, **fields):
+    """`(transitions, outcome)` of one rollout on `LEVELS`."""
+    config = configure("plr", plr.PLRConfig, {**SMALL, "num_envs": num_envs, **fields})
     params, _ = split_params("plr", config, ENV, PARAMS)
     student = make_student(config, ENV, params, 1)
-    rows = jax.tree.map(lambda x: x[:4], LEVELS)
     learner = quick_jit(student.init)(KEY)
-    transitions, outcome, _ = quick_jit(student.play)(KEY, learner, rows)
-    starts = jnp.concatenate([jnp.ones((1, 4), bool), transitions.done[:-1]])
-    for index in range(4):
-        at_level = params.replace(level=row(rows, index))
-        encode = observation_encoder(ENV, params)
-        looks = {np.asarray(encode(ENV.reset(jax.random.key(i), at_level)[0])).tobytes() for i in range(30)}
-        seen = np.asarray(encode(transitions.observation))[np.asarray(starts[:, index]), index]
-        assert {x.tobytes() for x in seen} <= looks
-    assert transitions.done.sum() >= 4  # 12 steps at most
-    assert (outcome.episodes.completed == transitions.done.sum(0)).all()
-    assert (outcome.value_l1 > 0).all()
-    assert (outcome.positive_value_loss <= outcome.value_l1).all()
+    transitions, outcome, _ = quick_jit(student.play)(KEY, learner, LEVELS, slots)
+    return transitions, outcome
+
+
+@pytest.mark.parametrize("keeps", [True, False])
+def test_levels_are_played_from_their_own_starts(keeps):
+    """Row i meets the levels of its slots, each for one episode from a fresh start; of a single one, to the end."""
+    slots = own_slots(4, 2) if keeps else jax.random.randint(KEY, (4, 16), 0, NUM_LEVELS, jnp.int32)
+    t, outcome = play(slots)
+    done = np.asarray(t.done)
+    number = np.cumsum(done, axis=0) - done
+    np.testing.assert_array_equal(t.context.number, number)
+    expected = np.asarray(slots)[np.arange(4), 0 * number if keeps else number]
+    np.testing.assert_array_equal(t.context.slot, expected)
+    encode = observation_encoder(ENV, ONE)
+    seen = np.asarray(encode(t.observation))
+    looks = [
+        encode(jax.vmap(lambda k, at=at: ENV.reset(k, at)[0])(jax.random.split(KEY, 30))) for at in map(at_level, range(10))
+    ]
+    looks = [{x.tobytes() for x in np.asarray(look)} for look in looks]
+    starts = np.concatenate([np.ones((1, 4), bool), done[:-1]])
+    for time, env in zip(*np.nonzero(starts), strict=True):
+        assert seen[time, env].tobytes() in looks[expected[time, env]]
+    assert done.sum() >= 4  # 12 steps at most
+    assert (outcome.episodes.completed == done.sum(0)).all()
+    assert set(np.flatnonzero(outcome.slots.played)) == set(expected.ravel())
+    ended = set(expected[done])
+    assert set(np.flatnonzero(outcome.slots.scored)) == ended
+    assert (outcome.slots.value_l1 > 0)[np.array(sorted(ended))].all()
+
+
+def at_level(index):
+    return ONE.replace(level=row(LEVELS, index))
+
+
+def test_an_episode_that_fills_the_rollout_is_scored():
+    """Twelve steps of a level that cannot be left do not end in a rollout of eight; its level has a score all the same."""
+    t, outcome = play(own_slots(4), num_steps=8)
+    assert not t.done.all()
+    assert outcome.slots.scored.tolist() == [True] * 4 + [False] * 6
+    unfinished = ~np.asarray(t.done).any(0)
+    assert unfinished.any()
+    assert (outcome.slots.max_return[:4] == 0)[unfinished].all()
+    assert (outcome.episodes.completed == 0)[unfinished].all()
+
+
+def test_who_keeps_a_level():
+    """Replay draws one for every episode; what is new, looked at, or random is played for the whole rollout."""
+    expected = {"domain_randomization": (4, 1), "plr": (4, 16), "robust_plr": (4, 16), "dred": (4, 16), "sfl": (4, 1)}
+    for name, shape in expected.items():
+        choice, _ = choose(name, jnp.int32(1))
+        assert choice.slots.shape == shape
+    uniform, _ = choose("domain_randomization", jnp.int32(1), levels="dataset")
+    assert uniform.slots.shape == (4, 16)
+    assert len(set(np.asarray(uniform.slots).ravel().tolist())) == NUM_LEVELS
+    mixed, buffer = choose("plr", jnp.int32(9), levels="generator", buffer_size=8, replay_probability=0.5)
+    kept = np.asarray(mixed.slots[:, 0]) >= 8
+    assert set(kept) == {True, False}
+    assert (mixed.slots[kept] == np.arange(8, 12)[kept][:, None]).all()
+    assert (mixed.slots[~kept] < 8).all()
+    assert len(set(np.asarray(mixed.slots[~kept]).ravel().tolist())) > 1
+    assert_same(row(mixed.levels, slice(8)), buffer.level)
+
+
+def choose(name, now, **fields):
+    """What the curriculum of a name chooses from a buffer in which everything was scored."""
+    found = []
+    original = as_algorithm_of(name)
+
+    def catch(config, env, params, curriculum, *rest):
+        found.append(curriculum)
+        return original(config, env, params, curriculum, *rest)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(f"jaxpg.algorithms.environment_design.{name}.as_algorithm", catch)
+        make(name, **fields)
+    memory = quick_jit(found[0].init)(KEY)
+    buffer = getattr(memory, "buffer", memory)
+    if isinstance(buffer, level_buffer.LevelBuffer):
+        seen = buffer._replace(seen=jnp.ones_like(buffer.seen), score=jax.random.uniform(KEY, buffer.score.shape))
+        memory = seen if buffer is memory else memory._replace(buffer=seen)
+        buffer = seen
+    return quick_jit(found[0].choose)(jax.random.key(2), memory, now), buffer
+
+
+def as_algorithm_of(name):
+    return importlib.import_module(f"jaxpg.algorithms.environment_design.{name}").as_algorithm
 
 
 def test_domain_randomization_of_a_set_stays_in_it():
@@ -182,6 +257,15 @@ def test_domain_randomization_of_a_set_stays_in_it():
 
 
 # --- PLR ----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["plr", "robust_plr", "accel", "dred"])
+def test_nothing_is_learned_from_first_visits(name):
+    fields = {} if name == "plr" else {"buffer_size": 14, "levels": "dataset"}
+    run, _ = states(name, **fields)
+    assert make(name, **fields).learns_from == 4  # after 4, 4 and 2 levels
+    assert_same(run[3].learner, run[0].learner)
+    assert differs(run[4].learner.params, run[3].learner.params)
 
 
 def test_every_level_of_the_set_is_played_once_before_any_is_replayed():
@@ -228,27 +312,35 @@ def test_plr_of_random_levels_learns_from_new_ones_as_well():
 
 @pytest.mark.parametrize("score", ["value_l1", "grounded_value_l1", "positive_value_loss", "max_mc"])
 def test_scores_by_name(score):
-    outcome = make_outcome(value_l1=[2.0, 3.0], positive=[1.0, 1.5], value=[0.25, 0.25])
+    found = scores.Scores(None, None, *map(jnp.array, ([2.0, 3.0], [1.0, 1.5], [0.25, 0.25], [0.0, 1.0])))
     config = configure("plr", plr.PLRConfig, {"score": score})
     expected = {"value_l1": [2, 3], "grounded_value_l1": [0, 3], "positive_value_loss": [1, 1.5], "max_mc": [-0.25, 0.75]}
-    np.testing.assert_allclose(plr.score_of(config, outcome, jnp.array([0.0, 1.0])), expected[score])
-
-
-def make_outcome(value_l1, positive=(0.0, 0.0), value=(0.0, 0.0)):
-    return Outcome(None, *map(jnp.array, (value_l1, positive, value)))
+    np.testing.assert_allclose(plr.score_of(config, found, found.max_return), expected[score])
 
 
 # --- ACCEL, SFL, PAIRED -------------------------------------------------------------------------------------------------
 
 
-def test_accel_edits_what_it_replays():
-    """One edit changes a cell, or moves goal or start and empties where they are: on a set, only such levels enter."""
-    run, _ = states("accel", levels="dataset", buffer_size=24, num_edits=1)
+def test_accel_edits_the_levels_that_four_environments_began_with():
+    """Returns 0, 1, 0, 0.5, 0.25, 0 less value losses 0, 2 (at most 1), .125, 0, .5, 0: the smallest are of 4, 2, 0 and 1."""
+    num_envs = 6
+    choice = Choice(LEVELS, jnp.array([9, 8, 7, 6, 5, 4], jnp.int32)[:, None] * jnp.array([[1, 0]]), jnp.bool_(True))
+    episodes = scores.Episodes(*map(jnp.array, ([1.0, 2, 0, 1, 2, 1], [0.0] * 6, [0.0, 2, 0, 0.5, 0.5, 0], [0.0] * 6)))
+    outcome = Outcome(None, episodes, jnp.array([0.0, 2.0, 0.125, 0, 0.5, 0.0]))
+    edited = quick_jit(lambda key: accel.edit_easiest(ENV, key, choice, outcome, 1))(KEY)
+    parents = [5, 7, 9, 8, 5, 7]
     near = lambda a, b: (a.layout != b.layout).sum() <= 3 and {int(a.goal), int(a.start)} & {int(b.goal), int(b.start)}
-    buffer = numbers(run[3].memory)
-    for slot in np.flatnonzero(buffer.seen & ~buffer.is_dataset):
-        assert any(near(row(buffer.level, slot), row(buffer.level, other)) for other in range(NUM_LEVELS))
-    assert buffer.seen.sum() == 10 + 12
+    for index in range(num_envs):
+        assert near(row(edited, index), row(LEVELS, parents[index]))
+        assert not any(near(row(edited, index), row(LEVELS, other)) for other in range(10) if other != parents[index])
+
+
+def test_accel_keeps_the_set():
+    run, _ = states("accel", levels="dataset", buffer_size=14)
+    buffer = run[-1].memory
+    assert_same(row(buffer.level, slice(NUM_LEVELS)), LEVELS)
+    assert buffer.is_dataset.tolist() == [True] * 10 + [False] * 4
+    assert buffer.seen.all()
 
 
 def test_sfl_changes_its_buffer_at_the_end_of_a_period():

@@ -1,16 +1,18 @@
 """ACCEL (Parker-Holder et al., 2022, arXiv 2203.01302): levels that evolve.
 
-Robust PLR, except that the levels looked at without learning from them are mostly edits of those just replayed: small
-changes of a level at the edge of what the student can do are at that edge again.
+Robust PLR, except that the levels looked at without learning from them are mostly edits of some just replayed: small changes
+of a level at the edge of what the student can do are at that edge again. As in the code of DRED's authors, edited are the
+levels that four environments began with, those of the smallest mean return less value loss, there called the easiest.
 
 Difference from the paper, in which a coin decides whether an update replays and then edits, or looks at new levels: every
-update replays, and `new_fraction` of the levels it looks at are new ones. On a training set (`levels` = dataset), which is the
-paper's ACCEL begun with given levels ("ACCEL-D" to DRED), all are edits, and levels of the set may be evicted once seen.
+update replays, and `new_fraction` of the levels it looks at are new ones. On a training set (`levels` = dataset), which is
+ACCEL begun with given levels, all are edits. DRED's "ACCEL-D" is that with `score` = grounded_value_l1, `temperature` = 0.1.
 """
 
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import struct
 from jaxtyping import PyTree
 
@@ -20,6 +22,7 @@ from jaxpg.algorithms.environment_design.curriculum import (
     Choice,
     Outcome,
     as_algorithm,
+    levels_at,
     sample_levels,
     split_params,
     where_rows,
@@ -27,6 +30,8 @@ from jaxpg.algorithms.environment_design.curriculum import (
 from jaxpg.algorithms.environment_design.level_buffer import LevelBuffer
 from jaxpg.algorithms.environment_design.plr import first_replay, replay
 from jaxpg.algorithms.environment_design.robust_plr import RobustPLRConfig
+
+NUM_PARENTS = 4  # levels that are edited
 
 
 @struct.dataclass
@@ -37,10 +42,17 @@ class ACCELConfig(RobustPLRConfig):
     new_fraction: Scalar = hyperparameter(0.2, "share of random levels among those looked at", low=0, high=1, needs=GENERATOR)
 
 
-def edit_levels(env: Any, key: jax.Array, levels: PyTree, num_edits: int) -> PyTree:
-    """Every level of a stack, edited at random."""
-    keys = jax.random.split(key, jax.tree.leaves(levels)[0].shape[0])
-    return jax.vmap(lambda key, level: env.mutate_level(key, level, num_edits))(keys, levels)
+def edit_easiest(env: Any, key: jax.Array, choice: Choice, outcome: Outcome, num_edits: int) -> PyTree:
+    """For each environment one of the easiest levels, edited at random.
+
+    The authors of DRED take the environments of the smallest mean return less value loss, the latter at most 1, for those with
+    the easiest levels, and so do we.
+    """
+    e, number = outcome.episodes, outcome.value_l1.size
+    ease = e.return_sum / jnp.maximum(e.completed, 1.0) - jnp.minimum(outcome.value_l1, 1.0)
+    easiest = jax.lax.top_k(-ease, min(NUM_PARENTS, number))[1]
+    parents = levels_at(choice.first, jnp.resize(easiest, number))
+    return jax.vmap(lambda key, level: env.mutate_level(key, level, num_edits))(jax.random.split(key, number), parents)
 
 
 @register(
@@ -58,7 +70,7 @@ def accel(config: ACCELConfig, env: Any, params: PyTree) -> Algorithm:
 
     def propose(key: jax.Array, buffer: LevelBuffer, choice: Choice, outcome: Outcome) -> PyTree:
         edit_key, level_key, coin_key = jax.random.split(key, 3)
-        edited = edit_levels(env, edit_key, choice.levels, config.num_edits)
+        edited = edit_easiest(env, edit_key, choice, outcome, config.num_edits)
         if dataset is not None:
             return edited
         is_new = jax.random.bernoulli(coin_key, config.new_fraction, (config.num_envs,)) | ~choice.learn

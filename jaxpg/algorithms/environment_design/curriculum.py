@@ -1,8 +1,9 @@
 """What environment design does alike: a student plays levels and learns, and what differs is which levels come next.
 
-A level is a field of the environment's `params`. An update plays one level in each environment, from fresh episodes that are
-reset to the same level, lets the student learn from it, and, where a curriculum proposes levels, plays those as well without
-learning from them. Every such rollout counts among the environment steps.
+A level is a field of the environment's `params`. An update plays levels in all environments, from fresh episodes, and lets the
+student learn from them; where a curriculum proposes levels, those are played as well without learning from them. Every such
+rollout counts among the environment steps. In replay, an environment whose episode ends goes on with a level drawn anew, by
+the probabilities at the start of the update; a level that is new stays in its environment for the whole rollout.
 
 The student's network is by default that of DRED's authors: a convolution over the view and a few units for the direction, a
 recurrent cell, and a small actor and critic.
@@ -20,7 +21,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 from jaxpg import losses
 from jaxpg.algorithm import LONGEST, Algorithm, InputError, Metrics, Policy, Scalar, fields, hyperparameter, static
 from jaxpg.algorithms.environment_design import scores
-from jaxpg.algorithms.environment_design.scores import Episodes
+from jaxpg.algorithms.environment_design.scores import Episodes, Scores
 from jaxpg.algorithms.online import a2c, impala, ppo, trpo
 from jaxpg.algorithms.online.ppo import CHUNK_HELP, CLIP_HELP, KL_HELP, LAMBDA_HELP, SURROGATE_HELP, PPOConfig
 from jaxpg.counting import increment, init_count
@@ -29,6 +30,7 @@ from jaxpg.on_policy import ENCODER_HELP, MEMORY, Learner, make_network
 from jaxpg.rollout import Transition, episode_metrics, init_rollout, nonfinite_metrics
 from jaxpg.transforms import mean_of
 from jaxpg_envs.levels import CaveLevel, level_set
+from jaxpg_envs.redraw import Redrawn
 
 DATASET, GENERATOR = {"levels": ("dataset",)}, {"levels": ("generator",)}
 LEVELS_HELP = "begin with a training set, or use the environment's random generator"
@@ -93,25 +95,37 @@ class CurriculumState(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What came of playing each level in one rollout."""
+    """What came of one rollout: of each slot, and of each environment, whose `value_l1` is a mean over all its steps."""
 
+    slots: Scores
     episodes: Episodes
-    value_l1: Float[Array, " level"]
-    positive_value_loss: Float[Array, " level"]
-    mean_value: Float[Array, " level"]
+    value_l1: Float[Array, " env"]
 
 
 class Choice(NamedTuple):
-    """The levels to train on, one per environment.
+    """The levels to train on.
 
     Attributes:
-      slots: of a buffer that they come from; beyond its last slot for new ones.
+      levels: stacked, those of a buffer first, by slots; then new ones.
+      slots: of the levels that an environment plays in its episodes, one after the other; the last one is played from then on.
       learn: whether the student learns from them.
     """
 
     levels: PyTree
-    slots: Int[Array, " level"]
+    slots: Int[Array, "env episode"]
     learn: Bool[Array, ""]
+
+    @property
+    def first(self) -> PyTree:
+        """The level that each environment begins with, stacked."""
+        return levels_at(self.levels, self.slots[:, 0])
+
+
+class Played(NamedTuple):
+    """An episode of a rollout: its number in its environment, and the slot of its level."""
+
+    number: Int[Array, "*step"]
+    slot: Int[Array, "*step"]
 
 
 class Curriculum(NamedTuple):
@@ -141,15 +155,30 @@ class Student(NamedTuple):
 
     Attributes:
       init: `key -> learner`.
-      play: `(key, learner, levels) -> (transitions, outcome, metrics)`.
+      play: `(key, learner, levels, slots) -> (transitions, outcome, metrics)`, levels and slots as in a `Choice`.
       learn: `(key, learner, transitions) -> (learner, metrics)`.
       policy: `(learner, deterministic=True) -> Policy`.
     """
 
     init: Callable[[jax.Array], Learner]
-    play: Callable[[jax.Array, Learner, PyTree], tuple[Transition, Outcome, Metrics]]
+    play: Callable[[jax.Array, Learner, PyTree, Int[Array, "env episode"]], tuple[Transition, Outcome, Metrics]]
     learn: Callable[[jax.Array, Learner, Transition], tuple[Learner, Metrics]]
     policy: Callable[..., Policy]
+
+
+class LevelSource(NamedTuple):
+    """What the levels of one environment's episodes are drawn from: parameters with one level, and what a `Choice` holds."""
+
+    params: PyTree
+    levels: PyTree
+    slots: Int[Array, " episode"]
+
+
+def draw_level(key: jax.Array, source: LevelSource, params: PyTree, last: Played | None) -> tuple[PyTree, Played]:
+    """The parameters of the next episode, for `Redrawn`: slots were drawn before the rollout, all at once."""
+    number = jnp.int32(0) if last is None else last.number + 1
+    slot = source.slots[jnp.minimum(number, source.slots.size - 1)]
+    return source.params.replace(level=levels_at(source.levels, slot)), Played(number, slot)
 
 
 def make_student(config: StudentConfig, env: Any, params: PyTree, num_updates: int) -> Student:
@@ -165,21 +194,27 @@ def make_student(config: StudentConfig, env: Any, params: PyTree, num_updates: i
     values["total_steps"] = num_updates * config.num_envs * config.num_steps
     student_config = config_class(**values)
     network = make_network(config.student, student_config, env, params)
+    env = Redrawn(env, draw_level)
     parts = make_parts(student_config, env, params, network)
+    axes = LevelSource(params=None, levels=None, slots=0)
 
-    def play(key: jax.Array, learner: Learner, levels: PyTree) -> tuple[Transition, Outcome, Metrics]:
+    def play(
+        key: jax.Array, learner: Learner, levels: PyTree, slots: Int[Array, "env episode"]
+    ) -> tuple[Transition, Outcome, Metrics]:
         reset_key, act_key = jax.random.split(key)
-        rows = jax.tree.map(lambda x: jnp.broadcast_to(x, (config.num_envs, *jnp.shape(x))), params).replace(level=levels)
-        start = init_rollout(reset_key, env, rows, config.num_envs, params_axis=0, initial_carry=parts.initial_carry)
-        end, transitions = parts.collect(act_key, learner, start, rows, params_axis=0)
-        _, e = parts.appraise(learner, transitions)
+        source = LevelSource(params, levels, slots)
+        start = init_rollout(reset_key, env, source, config.num_envs, axes, parts.initial_carry)
+        end, t = parts.collect(act_key, learner, start, source, axes)
+        _, e = parts.appraise(learner, t)
         advantages, _ = losses.generalized_advantage_estimation(
             e.reward, e.value, e.next_value, e.terminated, e.truncated, config.discount, config.gae_lambda
         )
-        episodes = scores.count_episodes(transitions.reward, transitions.done)
-        outcome = Outcome(episodes, scores.value_l1(advantages), scores.positive_value_loss(advantages), e.value.mean(axis=0))
+        number = jax.tree.leaves(levels)[0].shape[0]
+        of_slots = scores.score_slots(t.context.slot, t.reward, t.done, advantages, e.value, number)
+        episodes = scores.count_episodes(t.reward, t.done)
         solved = mean_of(episodes.solved.sum(), episodes.completed.sum())
-        return transitions, outcome, episode_metrics(end.episodes) | {"episode_solved": solved}
+        outcome = Outcome(of_slots, episodes, jnp.abs(advantages).mean(axis=0))
+        return t, outcome, episode_metrics(end.episodes) | {"episode_solved": solved}
 
     return Student(parts.init, play, parts.learn, parts.policy)
 
@@ -199,7 +234,7 @@ def as_algorithm(
         key, choose_key, play_key, learn_key, propose_key, look_key = jax.random.split(state.key, 6)
         now = state.updates
         choice = curriculum.choose(choose_key, state.memory, now)
-        transitions, outcome, metrics = student.play(play_key, state.learner, choice.levels)
+        transitions, outcome, metrics = student.play(play_key, state.learner, choice.levels, choice.slots)
         learned, learning = student.learn(learn_key, state.learner, transitions)
         learner = jax.tree.map(lambda new, old: jnp.where(choice.learn, new, old), learned, state.learner)
         memory = curriculum.record(state.memory, choice, outcome, now)
@@ -207,7 +242,7 @@ def as_algorithm(
         played = [transitions]
         if curriculum.propose is not None and curriculum.admit is not None:
             proposed = curriculum.propose(propose_key, memory, choice, outcome)
-            looked, judged, _ = student.play(look_key, learner, proposed)
+            looked, judged, _ = student.play(look_key, learner, proposed, own_slots(config.num_envs))
             played.append(looked)
             memory, admission = curriculum.admit(memory, proposed, judged, now)
             metrics |= admission | {"proposed_value_l1": judged.value_l1.mean()}
@@ -233,6 +268,21 @@ def num_updates(config: StudentConfig, rollouts: int) -> int:
 def sample_levels(env: Any, key: jax.Array, number: int) -> PyTree:
     """Levels of the random generator, stacked."""
     return jax.vmap(env.sample_level)(jax.random.split(key, number))
+
+
+def levels_at(levels: PyTree, slots: Int[Array, "*n"]) -> PyTree:
+    """Those of a stack in these places."""
+    return jax.tree.map(lambda x: x[slots], levels)
+
+
+def own_slots(number: int, offset: int = 0) -> Int[Array, "{number} 1"]:
+    """Of as many levels as there are environments, behind `offset` others: each environment keeps its own."""
+    return offset + jnp.arange(number, dtype=jnp.int32)[:, None]
+
+
+def with_new(levels: PyTree, new: PyTree) -> PyTree:
+    """The levels of a buffer, and new ones behind them."""
+    return jax.tree.map(lambda a, b: jnp.concatenate([a, b.astype(a.dtype)]), levels, new)
 
 
 def where_rows(flags: Bool[Array, " level"], levels: PyTree, others: PyTree) -> PyTree:

@@ -5,13 +5,14 @@ generates levels near those of the set, by a variational autoencoder trained on 
 the set by their value loss and, more and more, all levels by their value loss if they were ever solved. Generated levels
 enter the buffer by the latter score.
 
-`generation` = edits is EL-DRED, whose new levels are edits of the easiest levels just played; the other values, and the fields
-`eta_...` and `grounded`, are the paper's ablations.
+`generation` = edits is EL-DRED, whose new levels are edits of the easiest levels just played, as in `accel`; the other values,
+and the fields `eta_...` and `grounded`, are the paper's ablations.
 
 Differences from the authors' code: levels never solved have no share in the secondary distribution (there, the last ranks);
 nothing is generated until every level of the set was played; `level_vae` and `curriculum` say more.
 """
 
+import math
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -21,7 +22,7 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from jaxpg.algorithm import Algorithm, InputError, Metrics, Scalar, hyperparameter, register, static
 from jaxpg.algorithms.environment_design import level_buffer, scores
-from jaxpg.algorithms.environment_design.accel import edit_levels
+from jaxpg.algorithms.environment_design.accel import edit_easiest
 from jaxpg.algorithms.environment_design.curriculum import (
     Choice,
     Curriculum,
@@ -33,12 +34,11 @@ from jaxpg.algorithms.environment_design.curriculum import (
 )
 from jaxpg.algorithms.environment_design.level_buffer import LevelBuffer
 from jaxpg.algorithms.environment_design.level_vae import LevelVAE, generate, interpolate, train_vae
-from jaxpg.algorithms.environment_design.plr import measure
+from jaxpg.algorithms.environment_design.plr import first_visits, measure, replay_or_visit
 from jaxpg.algorithms.online.ppo import LAMBDA_HELP
 from jaxpg.counting import fraction
 from jaxpg_envs.levels import CaveLevel
 
-NUM_PARENTS = 4  # levels that EL-DRED edits
 VAE_SEED = 20211201  # the same autoencoder for all agents
 
 PAIRS, CODES, EDITS = ({"generation": kinds} for kinds in (("interpolation",), ("interpolation", "prior"), ("edits",)))
@@ -111,6 +111,24 @@ def priorities(
     return (1.0 - config.staleness_coefficient) * ((1.0 - eta) * first + eta * second) + config.staleness_coefficient * stale
 
 
+def make_autoencoder(config: DREDConfig, shape: tuple[int, ...]) -> LevelVAE:
+    """Of levels of this shape."""
+    return LevelVAE(math.prod(shape), config.vae_latent_size, config.vae_hidden_sizes)
+
+
+def train_autoencoder(config: DREDConfig, vae: LevelVAE, levels: CaveLevel) -> PyTree:
+    """Its variables; all agents with the same set have the same."""
+    return train_vae(
+        jax.random.key(VAE_SEED),
+        vae,
+        levels,
+        config.vae_epochs,
+        config.vae_batch_size,
+        config.vae_learning_rate,
+        config.vae_kl_coefficient,
+    )[0]
+
+
 @register(
     "dred",
     DREDConfig,
@@ -125,47 +143,34 @@ def dred(config: DREDConfig, env: Any, params: PyTree) -> Algorithm:
     number = jax.tree.leaves(dataset)[0].shape[0]
     _check(config, params, number)
     shape = params.level[0].shape
-    vae = LevelVAE(shape[0] * shape[1], config.vae_latent_size, config.vae_hidden_sizes)
+    vae = make_autoencoder(config, shape)
     updates = num_updates(config, 2)
 
     def init(key: jax.Array) -> Memory:
         buffer = level_buffer.init_buffer(config.buffer_size, jax.eval_shape(env.sample_level, key), dataset)
         if config.generation == "edits":
             return Memory(buffer, ())
-        variables, _ = train_vae(
-            jax.random.key(VAE_SEED),
-            vae,
-            jax.tree.map(jnp.asarray, dataset),
-            config.vae_epochs,
-            config.vae_batch_size,
-            config.vae_learning_rate,
-            config.vae_kl_coefficient,
-        )
-        means, deviations = vae.apply(variables, jax.tree.map(jnp.asarray, dataset), method=LevelVAE.encode)
+        levels = jax.tree.map(jnp.asarray, dataset)
+        variables = train_autoencoder(config, vae, levels)
+        means, deviations = vae.apply(variables, levels, method=LevelVAE.encode)
         decoder = {kind: {"decoder": parts["decoder"]} for kind, parts in variables.items()}
         return Memory(buffer, Autoencoder(decoder, means, deviations))
 
-    def choose(key: jax.Array, memory: Memory, now: Int[Array, "*digit"]) -> Choice:
-        buffer = memory.buffer
+    def probabilities(buffer: LevelBuffer, now: Int[Array, "*digit"]) -> Float[Array, " slot"]:
         eta = config.eta_start + (config.eta_end - config.eta_start) * fraction(now, updates)
-        sampled = level_buffer.sample(key, priorities(config, buffer, eta, now), config.num_envs)
-        visits = level_buffer.first_to_visit(buffer, config.num_envs)
-        slots = jnp.where(level_buffer.to_visit(buffer).any(), visits, sampled)
-        return Choice(level_buffer.levels_at(buffer, slots), slots, jnp.bool_(True))
+        return priorities(config, buffer, eta, now)
+
+    def choose(key: jax.Array, memory: Memory, now: Int[Array, "*digit"]) -> Choice:
+        return replay_or_visit(key, config, memory.buffer, probabilities(memory.buffer, now))
 
     def record(memory: Memory, choice: Choice, outcome: Outcome, now: Int[Array, "*digit"]) -> Memory:
-        max_returns = outcome.episodes.max_return
-        buffer = level_buffer.update_scores(memory.buffer, choice.slots, outcome.value_l1, max_returns, now)
-        return memory._replace(buffer=buffer)
+        played = outcome.slots
+        return memory._replace(buffer=level_buffer.update_scores(memory.buffer, played, played.value_l1, now))
 
     def propose(key: jax.Array, memory: Memory, choice: Choice, outcome: Outcome) -> PyTree:
         code_key, level_key = jax.random.split(key)
         if config.generation == "edits":
-            e = outcome.episodes
-            ease = e.return_sum / jnp.maximum(e.completed, 1.0) - outcome.value_l1
-            # The authors' code takes the smallest for the easiest, and so do we.
-            parents = jax.lax.top_k(-ease, NUM_PARENTS)[1][jnp.arange(config.num_envs) % NUM_PARENTS]
-            return edit_levels(env, level_key, jax.tree.map(lambda x: x[parents], choice.levels), config.num_edits)
+            return edit_easiest(env, level_key, choice, outcome, config.num_edits)
         _, means, deviations = memory.autoencoder
         if config.generation == "prior":
             codes = jax.random.normal(code_key, (config.num_envs, config.vae_latent_size))
@@ -174,12 +179,13 @@ def dred(config: DREDConfig, env: Any, params: PyTree) -> Algorithm:
         return generate(level_key, vae, memory.autoencoder.variables, codes, shape)
 
     def admit(memory: Memory, levels: PyTree, outcome: Outcome, now: Int[Array, "*digit"]) -> tuple[Memory, Metrics]:
-        buffer, max_returns = memory.buffer, outcome.episodes.max_return
-        score = second_score(config, outcome.value_l1, max_returns)
+        buffer, (value_l1, max_returns) = memory.buffer, (outcome.slots.value_l1, outcome.slots.max_return)
+        score = second_score(config, value_l1, max_returns)
         enters = (score > 0) & ~level_buffer.to_visit(buffer).any()
-        kept = jnp.where(buffer.is_dataset, jnp.inf, second_score(config, buffer.score, buffer.max_return))
         priority = jnp.where(enters, score, -jnp.inf)
-        buffer, entered = level_buffer.insert(buffer, levels, outcome.value_l1, max_returns, priority, kept, now)
+        old = second_score(config, buffer.score, buffer.max_return)
+        weights = jnp.where(buffer.is_dataset, jnp.inf, probabilities(buffer, now))
+        buffer, entered = level_buffer.insert(buffer, levels, value_l1, max_returns, priority, old, weights, now)
         metrics = {
             "admitted": entered.mean(dtype=jnp.float32),
             "generated_solved": (max_returns > 0).mean(dtype=jnp.float32),
@@ -190,7 +196,8 @@ def dred(config: DREDConfig, env: Any, params: PyTree) -> Algorithm:
         generated = ~memory.buffer.is_dataset[choice.slots]
         return measure(memory.buffer, choice, now) | {"generated_played": generated.mean(dtype=jnp.float32)}
 
-    return as_algorithm(config, env, params, Curriculum(init, choose, record, propose, admit, measure_memory))
+    curriculum = Curriculum(init, choose, record, propose, admit, measure_memory)
+    return as_algorithm(config, env, params, curriculum, *first_visits(config, dataset))
 
 
 def _check(config: DREDConfig, params: PyTree, number: int) -> None:
@@ -211,5 +218,3 @@ def _check(config: DREDConfig, params: PyTree, number: int) -> None:
             f"dred: vae_batch_size = {config.vae_batch_size} levels per step are more than the training set's {number}: "
             f"give at most {number}"
         )
-    if config.generation == "edits" and config.num_envs < NUM_PARENTS:
-        raise InputError(f"dred: edits of {NUM_PARENTS} levels need num_envs >= {NUM_PARENTS}, got {config.num_envs}")

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree, ScalarLike
 
+from jaxpg.algorithms.environment_design.scores import Scores
 from jaxpg.counting import elapsed, last_digit
 
 
@@ -20,7 +21,7 @@ class LevelBuffer(NamedTuple):
       score: the last score; meaningless until the level was seen.
       max_return: the best return of an episode ever, -inf until the level was seen.
       last_sampled: the update in which the level was last played.
-      seen: whether it ever was.
+      seen: whether it was ever scored.
       is_dataset: whether it is one of the levels the buffer began with.
     """
 
@@ -55,11 +56,6 @@ def init_buffer(capacity: int, example: PyTree, dataset: PyTree = None) -> Level
     )
 
 
-def levels_at(buffer: LevelBuffer, slots: Int[Array, " n"]) -> PyTree:
-    """The levels in these slots, stacked."""
-    return jax.tree.map(lambda x: x[slots], buffer.level)
-
-
 # --- Prioritisation -----------------------------------------------------------------------------------------------------
 
 
@@ -90,7 +86,7 @@ def proportional_weights(
 def staleness_weights(
     buffer: LevelBuffer, support: Bool[Array, " slot"], now: Int[Array, "*digit"] | int
 ) -> Float[Array, " slot"]:
-    """Probabilities in proportion to the updates since a level was last played.
+    """Probabilities in proportion to the updates since a level was last played (the authors count draws, of levels).
 
     Source: Jiang et al. 2021 (arXiv 2010.03934), section 3.
     """
@@ -108,9 +104,9 @@ def _normalized(log_weights: Float[Array, " slot"], support: Bool[Array, " slot"
 # --- Reading and writing ------------------------------------------------------------------------------------------------
 
 
-def sample(key: jax.Array, probabilities: Float[Array, " slot"], number: int) -> Int[Array, " {number}"]:
+def sample(key: jax.Array, probabilities: Float[Array, " slot"], shape: tuple[int, ...]) -> Int[Array, "*shape"]:
     """Slots drawn with replacement; never one of probability 0 if any is positive."""
-    return jax.random.choice(key, probabilities.size, (number,), p=probabilities).astype(jnp.int32)
+    return jax.random.choice(key, probabilities.size, shape, p=probabilities).astype(jnp.int32)
 
 
 def to_visit(buffer: LevelBuffer) -> Bool[Array, " slot"]:
@@ -124,26 +120,18 @@ def first_to_visit(buffer: LevelBuffer, number: int) -> Int[Array, " {number}"]:
 
 
 def update_scores(
-    buffer: LevelBuffer,
-    slots: Int[Array, " n"],
-    scores: Float[Array, " n"],
-    max_returns: Float[Array, " n"],
-    now: Int[Array, "*digit"] | int,
+    buffer: LevelBuffer, played: Scores, scores: Float[Array, " slot"], now: Int[Array, "*digit"] | int
 ) -> LevelBuffer:
-    """Notes what came of playing the levels in these slots: the mean score where a slot occurs several times.
+    """Notes what came of playing the levels of the buffer, `scores` being what is made of `played`.
 
     Args:
-      slots: those beyond the last slot are passed over.
       now: the number of the update.
     """
-    total = lambda x: jnp.zeros_like(buffer.score).at[slots].add(x, mode="drop")
-    times = total(jnp.ones_like(scores))
-    played = times > 0
     return buffer._replace(
-        score=jnp.where(played, total(scores) / jnp.maximum(times, 1.0), buffer.score),
-        max_return=buffer.max_return.at[slots].max(max_returns, mode="drop"),
-        last_sampled=jnp.where(played, last_digit(now), buffer.last_sampled),
-        seen=buffer.seen | played,
+        score=jnp.where(played.scored, scores, buffer.score),
+        max_return=jnp.maximum(buffer.max_return, played.max_return),
+        last_sampled=jnp.where(played.played, last_digit(now), buffer.last_sampled),
+        seen=buffer.seen | played.scored,
     )
 
 
@@ -154,27 +142,31 @@ def insert(
     max_returns: Float[Array, " n"],
     priorities: Float[Array, " n"],
     slot_priorities: Float[Array, " slot"],
+    weights: Float[Array, " slot"],
     now: Int[Array, "*digit"] | int,
 ) -> tuple[LevelBuffer, Bool[Array, " n"]]:
-    """Puts new levels into empty slots, then in place of the levels of lowest priority, as long as theirs is higher.
+    """Puts new levels into empty slots, then in place of the levels of lowest weight, unless theirs is of higher priority.
 
-    To the same end as inserting them one by one: of old and new together, those of the highest priorities remain. Levels of
-    the dataset that were never played remain in any case.
+    The best new level meets the level of lowest weight, the second best that of the second lowest, and so on. Levels of the
+    dataset that were never played remain in any case. Difference from the authors of DRED, who insert one by one and compute
+    the weights anew for each.
 
     Args:
       levels: n of them, stacked, no more than there are slots.
       priorities: of the new levels; -inf never enters.
-      slot_priorities: of those in the buffer, on the same scale; inf is never evicted.
+      slot_priorities: of those in the buffer, on the same scale.
+      weights: of those in the buffer, such as probabilities of a replay: the lowest are evicted first, and inf never.
 
     Returns:
       The buffer, and which of the new levels entered.
     """
     number = scores.shape[0]
     is_empty = ~buffer.seen & ~buffer.is_dataset
-    keep = jnp.where(is_empty, -jnp.inf, jnp.where(buffer.seen, slot_priorities, jnp.inf))
-    lowest, slots = jax.lax.top_k(-keep, number)
+    weights = jnp.where(is_empty, -jnp.inf, jnp.where(buffer.seen, weights, jnp.inf))
+    lowest, slots = jax.lax.top_k(-weights, number)
     order = jnp.argsort(-priorities)  # the best new one meets the worst old one
-    enters = priorities[order] > -lowest
+    new, old = priorities[order], jnp.where(is_empty, -jnp.inf, slot_priorities)[slots]
+    enters = (new > -jnp.inf) & (new >= old) & (lowest > -jnp.inf)
     slots = jnp.where(enters, slots, buffer.score.size)
     write = lambda old, new: old.at[slots].set(new[order].astype(old.dtype), mode="drop")
     constant = lambda value: jnp.full(number, value)

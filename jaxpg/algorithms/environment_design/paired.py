@@ -19,7 +19,13 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from jaxpg.algorithm import Algorithm, Metrics, Policy, Scalar, hyperparameter, register, static
 from jaxpg.algorithms.environment_design import scores
-from jaxpg.algorithms.environment_design.curriculum import StudentConfig, make_student, num_updates, single_level
+from jaxpg.algorithms.environment_design.curriculum import (
+    StudentConfig,
+    make_student,
+    num_updates,
+    own_slots,
+    single_level,
+)
 from jaxpg.algorithms.online import ppo
 from jaxpg.algorithms.online.ppo import PPOConfig
 from jaxpg.counting import increment, init_count
@@ -156,8 +162,9 @@ def paired(config: PAIREDConfig, env: Any, params: PyTree) -> Algorithm:
     def update(state: PAIREDState) -> tuple[PAIREDState, Metrics]:
         key, build_key, learn_key, *keys = jax.random.split(state.key, 7)
         levels, steps = build(build_key, state.adversary)
-        played, outcome, metrics = student.play(keys[0], state.learner, levels)
-        rival_played, rival_outcome, _ = student.play(keys[1], state.antagonist, levels)
+        slots = own_slots(config.num_envs)
+        played, outcome, metrics = student.play(keys[0], state.learner, levels, slots)
+        rival_played, rival_outcome, _ = student.play(keys[1], state.antagonist, levels, slots)
         regret = scores.regret(rival_outcome.episodes, outcome.episodes)
         steps = steps._replace(reward=jnp.where(steps.done, regret, 0.0))
         learner, learning = student.learn(keys[2], state.learner, played)

@@ -3,11 +3,12 @@
 A buffer remembers how much the student could still learn from each level, and levels are replayed by the rank of that score,
 some by how long ago they were played.
 
-On a training set (`levels` = dataset) the buffer is the set: every level is played once, then only replayed. From the
-generator, the buffer begins empty. Difference from the paper, which tosses a coin at every update whether to replay: here it
-is tossed for every environment.
+On a training set (`levels` = dataset) the buffer is the set: every level is played once, without learning from it, then only
+replayed. From the generator, the buffer begins empty, and the student learns from new levels as well. Difference from the
+paper, which tosses a coin at every update whether to replay: here it is tossed for every environment.
 """
 
+import math
 from typing import Any, Literal
 
 import jax
@@ -26,11 +27,13 @@ from jaxpg.algorithms.environment_design.curriculum import (
     CurriculumConfig,
     Outcome,
     as_algorithm,
+    own_slots,
     sample_levels,
     split_params,
-    where_rows,
+    with_new,
 )
 from jaxpg.algorithms.environment_design.level_buffer import LevelBuffer
+from jaxpg.algorithms.environment_design.scores import Scores
 from jaxpg.algorithms.online.ppo import LAMBDA_HELP
 from jaxpg.counting import elapsed
 
@@ -62,15 +65,15 @@ class PLRConfig(ReplayConfig):
     replay_probability: Scalar = hyperparameter(0.5, "share of replayed levels", low=0, high=1, needs=GENERATOR)
 
 
-def score_of(config: ReplayConfig, outcome: Outcome, max_returns: Float[Array, " level"]) -> Float[Array, " level"]:
+def score_of(config: ReplayConfig, played: Scores, max_returns: Float[Array, " level"]) -> Float[Array, " level"]:
     """The score that the configuration names; `max_returns` are the best ever seen on the levels."""
     if config.score == "value_l1":
-        return outcome.value_l1
+        return played.value_l1
     if config.score == "grounded_value_l1":
-        return scores.grounded(outcome.value_l1, max_returns)
+        return scores.grounded(played.value_l1, max_returns)
     if config.score == "positive_value_loss":
-        return outcome.positive_value_loss
-    return scores.max_mc(outcome.mean_value, max_returns)
+        return played.positive_value_loss
+    return scores.max_mc(played.mean_value, max_returns)
 
 
 def priorities(config: ReplayConfig, buffer: LevelBuffer, now: Int[Array, "*digit"]) -> Float[Array, " slot"]:
@@ -84,27 +87,21 @@ def priorities(config: ReplayConfig, buffer: LevelBuffer, now: Int[Array, "*digi
     return (1.0 - config.staleness_coefficient) * by_score + config.staleness_coefficient * by_staleness
 
 
-def update_buffer(
-    config: ReplayConfig, buffer: LevelBuffer, slots: Int[Array, " n"], outcome: Outcome, now: Int[Array, "*digit"]
-) -> LevelBuffer:
-    """Scores the levels that were played."""
-    known = buffer.max_return.at[slots].get(mode="fill", fill_value=-jnp.inf)
-    max_returns = jnp.maximum(known, outcome.episodes.max_return)
-    return level_buffer.update_scores(buffer, slots, score_of(config, outcome, max_returns), max_returns, now)
-
-
 def insert_levels(
     config: ReplayConfig,
     buffer: LevelBuffer,
     levels: PyTree,
-    outcome: Outcome,
-    is_new: Bool[Array, " n"],
+    played: Scores,
     now: Int[Array, "*digit"],
 ) -> tuple[LevelBuffer, Metrics]:
-    """Scores new levels and keeps them in place of those of lower score."""
-    score = score_of(config, outcome, outcome.episodes.max_return)
-    priority = jnp.where(is_new, score, -jnp.inf)
-    buffer, entered = level_buffer.insert(buffer, levels, score, outcome.episodes.max_return, priority, buffer.score, now)
+    """Scores new levels and keeps them in place of those least likely to be replayed, if their score is no lower.
+
+    Levels of the training set are kept. The order of eviction is that of the authors of DRED (`replay_support`).
+    """
+    score = score_of(config, played, played.max_return)
+    priority = jnp.where(played.scored, score, -jnp.inf)
+    weights = jnp.where(buffer.is_dataset, jnp.inf, priorities(config, buffer, now))
+    buffer, entered = level_buffer.insert(buffer, levels, score, played.max_return, priority, buffer.score, weights, now)
     return buffer, {"admitted": entered.mean(dtype=jnp.float32)}
 
 
@@ -113,13 +110,22 @@ def is_ready(config: ReplayConfig, buffer: LevelBuffer) -> Bool[Array, ""]:
     return buffer.seen.mean(dtype=jnp.float32) >= config.minimum_fill
 
 
+def first_visits(config: CurriculumConfig, dataset: PyTree) -> tuple[int, str]:
+    """The update, counted from 1, in which every level of the training set was visited, and words for what holds before it."""
+    number = jax.tree.leaves(dataset)[0].shape[0]
+    visits = math.ceil(number / config.num_envs)
+    return 1 + visits, f"nothing is learned on first visits of the training set ({number} levels, num_envs = {config.num_envs})"
+
+
 def first_replay(config: ReplayConfig, dataset: PyTree, rollouts: int, until_then: str) -> tuple[int, str]:
     """The update, counted from 1, in which the buffer is filled enough, and words for what holds before it.
 
     Args:
       rollouts: of an update, each of which fills `num_envs` slots.
     """
-    if dataset is not None or isinstance(config.minimum_fill, jax.core.Tracer):
+    if dataset is not None:
+        return first_visits(config, dataset)
+    if isinstance(config.minimum_fill, jax.core.Tracer):
         return 1, ""
     per_update = rollouts * config.num_envs
     filled = np.minimum(per_update * np.arange(config.buffer_size // per_update + 2), config.buffer_size)
@@ -137,8 +143,18 @@ def measure(buffer: LevelBuffer, choice: Choice, now: Int[Array, "*digit"]) -> M
         "buffer_score": mean(buffer.score),
         "buffer_solved": mean((buffer.max_return > 0).astype(jnp.float32)),
         "buffer_staleness": mean(elapsed(now, buffer.last_sampled).astype(jnp.float32)),
-        "replayed": (choice.slots < buffer.score.size).mean(dtype=jnp.float32),
+        "replayed": (choice.slots[:, 0] < buffer.score.size).mean(dtype=jnp.float32),
     }
+
+
+def replay_or_visit(
+    key: jax.Array, config: CurriculumConfig, buffer: LevelBuffer, probabilities: Float[Array, " slot"]
+) -> Choice:
+    """Levels of the buffer by these probabilities, once every level of the set was visited; nothing is learned from visits."""
+    visiting = level_buffer.to_visit(buffer).any()
+    visits = level_buffer.first_to_visit(buffer, config.num_envs)[:, None]
+    sampled = level_buffer.sample(key, probabilities, (config.num_envs, config.num_steps))
+    return Choice(buffer.level, jnp.where(visiting, visits, sampled), ~visiting)
 
 
 def replay(
@@ -154,7 +170,7 @@ def replay(
     Levels of the dataset are visited first. Then replayed are all that are chosen or, with a generator, some by a coin.
 
     Args:
-      new_level_probability: how likely a level comes from the generator.
+      new_level_probability: how likely an environment plays a level of the generator.
       learn_from_new: whether the student learns while the buffer is not ready.
 
     Raises:
@@ -171,24 +187,26 @@ def replay(
 
     def choose(key: jax.Array, buffer: LevelBuffer, now: Int[Array, "*digit"]) -> Choice:
         slot_key, level_key, coin_key = jax.random.split(key, 3)
-        sampled = level_buffer.sample(slot_key, priorities(config, buffer, now), config.num_envs)
         if dataset is not None:
-            visiting = level_buffer.to_visit(buffer).any()
-            slots = jnp.where(visiting, level_buffer.first_to_visit(buffer, config.num_envs), sampled)
-            return Choice(level_buffer.levels_at(buffer, slots), slots, jnp.bool_(True))
+            return replay_or_visit(slot_key, config, buffer, priorities(config, buffer, now))
+        sampled = level_buffer.sample(slot_key, priorities(config, buffer, now), (config.num_envs, config.num_steps))
         ready = is_ready(config, buffer)
-        is_new = ~ready | jax.random.bernoulli(coin_key, new_level_probability, (config.num_envs,))
-        new, old = sample_levels(env, level_key, config.num_envs), level_buffer.levels_at(buffer, sampled)
-        return Choice(where_rows(is_new, new, old), jnp.where(is_new, capacity, sampled), ready | learn_from_new)
+        is_new = ~ready | jax.random.bernoulli(coin_key, new_level_probability, (config.num_envs, 1))
+        slots = jnp.where(is_new, own_slots(config.num_envs, capacity), sampled)
+        levels = with_new(buffer.level, sample_levels(env, level_key, config.num_envs))
+        return Choice(levels, slots, ready | learn_from_new)
 
     def record(buffer: LevelBuffer, choice: Choice, outcome: Outcome, now: Int[Array, "*digit"]) -> LevelBuffer:
-        buffer = update_buffer(config, buffer, choice.slots, outcome, now)
+        old = jax.tree.map(lambda x: x[:capacity], outcome.slots)
+        new, levels = jax.tree.map(lambda x: x[capacity:], (outcome.slots, choice.levels))
+        score = score_of(config, old, jnp.maximum(buffer.max_return, old.max_return))
+        buffer = level_buffer.update_scores(buffer, old, score, now)
         if dataset is not None:
             return buffer
-        return insert_levels(config, buffer, choice.levels, outcome, choice.slots >= capacity, now)[0]
+        return insert_levels(config, buffer, levels, new, now)[0]
 
     def admit(buffer: LevelBuffer, levels: PyTree, outcome: Outcome, now: Int[Array, "*digit"]) -> tuple[LevelBuffer, Metrics]:
-        return insert_levels(config, buffer, levels, outcome, jnp.ones(config.num_envs, bool), now)
+        return insert_levels(config, buffer, levels, outcome.slots, now)
 
     return Curriculum(init=init, choose=choose, record=record, admit=admit, measure=measure)
 

@@ -2,7 +2,7 @@
 
 Prioritised level replay that learns from replayed levels only: new ones are played to be scored. Difference from the paper,
 which tosses a coin at every update whether to replay: every update looks at one batch of new levels after the batch it
-replays, which is a replay probability of 1/2.
+replays, which is a replay probability of 1/2. Levels of a training set (`levels` = dataset) stay in the buffer.
 """
 
 from typing import Any, Literal

@@ -1,61 +1,107 @@
-"""How much a student can still learn from a level: numbers from rollouts, arrays with axes (time, level) or (level,).
+"""How much a student can still learn from a level: numbers from rollouts, arrays with axes (time, env) or (slot,).
 
-A rollout plays each level in a row of its own, one episode after the other. What is averaged over time is averaged over all
-steps of the row, which weighs its episodes by their lengths.
+A rollout begins with fresh episodes in all environments, and each episode is played on the level of one slot. A level is
+scored by its episodes that ended; of several, by the last one, in the order of environments, then of time. The episode that
+the end of the rollout cuts is not scored, unless it filled the whole rollout: then it says as much as can be said, and first
+visits come to an end also where a rollout is shorter than an episode.
 """
 
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 
 class Episodes(NamedTuple):
-    """Of each level, over the episodes that ended in a rollout: their number, how many paid more than 0, sum and maximum of
-    their returns. The maximum is that of the running episode where none has ended."""
+    """Of each environment, over the episodes that ended in a rollout: their number, how many paid more than 0, sum and maximum
+    of their returns. The maximum is that of the running episode where none has ended."""
 
-    completed: Float[Array, " level"]
-    solved: Float[Array, " level"]
-    return_sum: Float[Array, " level"]
-    max_return: Float[Array, " level"]
+    completed: Float[Array, " env"]
+    solved: Float[Array, " env"]
+    return_sum: Float[Array, " env"]
+    max_return: Float[Array, " env"]
 
 
-def count_episodes(rewards: Float[Array, "time level"], done: Bool[Array, "time level"]) -> Episodes:
+class Scores(NamedTuple):
+    """What came of playing the levels of some slots; numbers mean something only where `scored`.
+
+    Attributes:
+      played: whether there was any step on the level.
+      scored: whether there was an episode to score it by.
+      value_l1: mean_t |A_t| of that episode, A being generalised advantage estimates: how far values are from the returns that
+        they predict (Jiang et al. 2021, "Prioritized Level Replay", arXiv 2010.03934, section 3, the L1 value loss).
+      positive_value_loss: mean_t max(A_t, 0): only what went better than expected, which bounds the regret from below if
+        values are right (Jiang et al. 2021, "Replay-Guided Adversarial Environment Design", arXiv 2110.02439).
+      mean_value: mean_t V_t.
+      max_return: the best return of all episodes that count, -inf where none does.
+    """
+
+    played: Bool[Array, " slot"]
+    scored: Bool[Array, " slot"]
+    value_l1: Float[Array, " slot"]
+    positive_value_loss: Float[Array, " slot"]
+    mean_value: Float[Array, " slot"]
+    max_return: Float[Array, " slot"]
+
+
+def running_sums(values: Float[Array, "time env *k"], done: Bool[Array, "time env"]) -> Float[Array, "time env *k"]:
+    """Sums within each episode, up to and including each step."""
+
+    def step(running: Array, now: tuple[Array, Array]) -> tuple[Array, Array]:
+        value, ended = now
+        total = running + value
+        return jnp.where(ended.reshape(ended.shape + (1,) * (total.ndim - 1)), 0.0, total), total
+
+    return jax.lax.scan(step, jnp.zeros_like(values[0]), (values, done))[1]
+
+
+def ends_of(done: Bool[Array, "time env"]) -> Bool[Array, "time env"]:
+    """Where the episodes end that count: where they do and, in environments in which none does, with the rollout."""
+    return done.at[-1].set(done[-1] | ~done.any(axis=0))
+
+
+def count_episodes(rewards: Float[Array, "time env"], done: Bool[Array, "time env"]) -> Episodes:
     """Cuts a rollout that began with fresh episodes into its episodes. Returns are not discounted."""
-
-    def step(carry: tuple[Array, Episodes], now: tuple[Array, Array]) -> tuple[tuple[Array, Episodes], None]:
-        (running, e), (reward, ended) = carry, now
-        running = running + reward
-        episodes = Episodes(
-            e.completed + ended,
-            e.solved + (ended & (running > 0)),
-            e.return_sum + jnp.where(ended, running, 0.0),
-            jnp.where(ended, jnp.maximum(e.max_return, running), e.max_return),
-        )
-        return (jnp.where(ended, 0.0, running), episodes), None
-
-    zeros = jnp.zeros_like(rewards[0])
-    start = Episodes(zeros, zeros, zeros, jnp.full_like(zeros, -jnp.inf))
-    (running, episodes), _ = jax.lax.scan(step, (zeros, start), (rewards, done))
-    best = jnp.where(episodes.completed > 0, episodes.max_return, running)
-    return episodes._replace(max_return=best)
+    returns = running_sums(rewards, done)
+    return Episodes(
+        completed=done.sum(axis=0, dtype=jnp.float32),
+        solved=(done & (returns > 0)).sum(axis=0, dtype=jnp.float32),
+        return_sum=jnp.where(done, returns, 0.0).sum(axis=0),
+        max_return=jnp.where(ends_of(done), returns, -jnp.inf).max(axis=0),
+    )
 
 
-def value_l1(advantages: Float[Array, "time level"]) -> Float[Array, " level"]:
-    """mean_t |A_t|, A being generalised advantage estimates: how far values are from the returns that they predict.
+def score_slots(
+    slots: Int[Array, "time env"],
+    rewards: Float[Array, "time env"],
+    done: Bool[Array, "time env"],
+    advantages: Float[Array, "time env"],
+    values: Float[Array, "time env"],
+    num_slots: int,
+) -> Scores:
+    """Scores every slot by the episodes that were played on it in one rollout.
 
-    Source: Jiang et al. 2021, "Prioritized Level Replay" (arXiv 2010.03934), section 3, the L1 value loss.
+    Args:
+      slots: that each step was taken on.
     """
-    return jnp.abs(advantages).mean(axis=0)
-
-
-def positive_value_loss(advantages: Float[Array, "time level"]) -> Float[Array, " level"]:
-    """mean_t max(A_t, 0): only what went better than expected, which bounds the regret from below if values are right.
-
-    Source: Jiang et al. 2021, "Replay-Guided Adversarial Environment Design" (arXiv 2110.02439).
-    """
-    return jnp.maximum(advantages, 0.0).mean(axis=0)
+    num_steps, num_envs = done.shape
+    ends = ends_of(done)
+    each = jnp.stack([rewards, jnp.abs(advantages), jnp.maximum(advantages, 0.0), values, jnp.ones_like(rewards)], axis=-1)
+    sums = running_sums(each, done)
+    # The last step on each slot, those that end an episode coming after all others: one scatter says all.
+    order = jnp.arange(num_steps)[:, None] + num_steps * jnp.arange(num_envs)
+    last = jnp.full(num_slots, -1).at[slots].max(order + jnp.where(ends, done.size, 0))
+    env, time = jnp.divmod(jnp.maximum(last - done.size, 0), num_steps)
+    _, value_l1, positive, value, length = jnp.moveaxis(sums[time, env], -1, 0)
+    return Scores(
+        played=last >= 0,
+        scored=last >= done.size,
+        value_l1=value_l1 / length,
+        positive_value_loss=positive / length,
+        mean_value=value / length,
+        max_return=jnp.full(num_slots, -jnp.inf).at[slots].max(jnp.where(ends, sums[..., 0], -jnp.inf)),
+    )
 
 
 def max_mc(mean_values: Float[Array, " level"], max_returns: Float[Array, " level"]) -> Float[Array, " level"]:

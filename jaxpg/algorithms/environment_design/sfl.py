@@ -5,7 +5,7 @@ the largest; the others are new. The buffer is made anew every `period` updates.
 
 Difference from the paper, which stops for a long search every 50 updates: the search for the next buffer is spread over the
 updates before it, one batch in each, so that some of its levels were scored by a student up to `period` updates younger. It
-looks at about as many levels.
+looks at about as many levels. An environment keeps its level for the whole update.
 """
 
 from typing import Any, Literal, NamedTuple
@@ -24,9 +24,11 @@ from jaxpg.algorithms.environment_design.curriculum import (
     CurriculumConfig,
     Outcome,
     as_algorithm,
+    levels_at,
+    own_slots,
     sample_levels,
     split_params,
-    where_rows,
+    with_new,
 )
 from jaxpg.algorithms.environment_design.level_buffer import LevelBuffer
 from jaxpg.counting import last_digit
@@ -79,17 +81,17 @@ def sfl(config: SFLConfig, env: Any, params: PyTree) -> Algorithm:
         if memory.dataset is None:
             return sample_levels(env, key, number)
         chosen = jax.random.randint(key, (number,), 0, jax.tree.leaves(memory.dataset)[0].shape[0])
-        return jax.tree.map(lambda x: x[chosen], memory.dataset)
+        return levels_at(memory.dataset, chosen)
 
     def choose(key: jax.Array, memory: Memory, now: Int[Array, "*digit"]) -> Choice:
         slot_key, level_key, coin_key = jax.random.split(key, 3)
         buffer = memory.current
         uniform = buffer.seen / jnp.maximum(buffer.seen.sum(), 1)
-        slots = level_buffer.sample(slot_key, uniform, config.num_envs)
-        is_learnable = jax.random.bernoulli(coin_key, config.learnable_fraction, (config.num_envs,)) & buffer.seen.any()
-        new = new_levels(level_key, memory, config.num_envs)
-        levels = where_rows(is_learnable, level_buffer.levels_at(buffer, slots), new)
-        return Choice(levels, jnp.where(is_learnable, slots, config.buffer_size), jnp.bool_(True))
+        slots = level_buffer.sample(slot_key, uniform, (config.num_envs, 1))
+        is_learnable = jax.random.bernoulli(coin_key, config.learnable_fraction, (config.num_envs, 1)) & buffer.seen.any()
+        levels = with_new(buffer.level, new_levels(level_key, memory, config.num_envs))
+        slots = jnp.where(is_learnable, slots, own_slots(config.num_envs, config.buffer_size))
+        return Choice(levels, slots, jnp.bool_(True))
 
     def propose(key: jax.Array, memory: Memory, choice: Choice, outcome: Outcome) -> PyTree:
         return jax.tree.map(lambda x: jnp.repeat(x, config.copies, axis=0), new_levels(key, memory, distinct))
@@ -99,9 +101,8 @@ def sfl(config: SFLConfig, env: Any, params: PyTree) -> Algorithm:
         score = scores.learnability(e.solved.sum(1), e.completed.sum(1))
         priority = jnp.where(score > 0, score, -jnp.inf)
         once = jax.tree.map(lambda x: x[:: config.copies], levels)
-        following, entered = level_buffer.insert(
-            memory.next, once, score, e.max_return.max(1), priority, memory.next.score, now
-        )
+        held = memory.next.score
+        following, entered = level_buffer.insert(memory.next, once, score, e.max_return.max(1), priority, held, held, now)
         is_due = (last_digit(now) + 1) % config.period == 0
         turn = lambda new, old: jax.tree.map(lambda n, o: jnp.where(is_due, n, o), new, old)
         metrics = {"admitted": entered.mean(dtype=jnp.float32), "learnability": score.mean()}

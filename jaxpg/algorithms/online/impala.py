@@ -58,7 +58,7 @@ def make_parts(config: IMPALAConfig, env: Any, env_params: PyTree, network: Acto
         return learner._replace(extra=past)
 
     def collect(
-        key: jax.Array, learner: Learner, state: RolloutState, env_params: PyTree, params_axis: int | None = None
+        key: jax.Array, learner: Learner, state: RolloutState, env_params: PyTree, params_axis: PyTree = None
     ) -> tuple[RolloutState, Transition]:
         acting = jax.tree.map(lambda x: x[0], learner.extra) if config.policy_lag else learner.params
         return actor.collect(key, learner._replace(params=acting), state, env_params, params_axis)

@@ -318,6 +318,28 @@ def test_scores_by_name(score):
     np.testing.assert_allclose(plr.score_of(config, found, found.max_return), expected[score])
 
 
+def test_what_is_least_likely_to_be_replayed_makes_room():
+    """By staleness alone, the level just played: a new one that scores as much takes its slot; the lowest score stays."""
+    buffer = level_buffer.init_buffer(4, row(LEVELS, 0))._replace(
+        level=row(LEVELS, slice(4)),
+        score=jnp.array([1.0, 2.0, 3.0, 4.0]),
+        seen=jnp.ones(4, bool),
+        last_sampled=jnp.array([2, 5, 9, 4], jnp.int32),
+    )
+    config = configure("plr", plr.PLRConfig, {"staleness_coefficient": 1.0})
+    new, two = row(LEVELS, slice(8, 10)), jnp.ones(2, bool)
+    found = scores.Scores(two, two, jnp.array([0.5, 3.0]), jnp.zeros(2), jnp.zeros(2), jnp.zeros(2))
+    after, metrics = plr.insert_levels(config, buffer, new, found, jnp.int32(10))
+    assert metrics["admitted"] == 0.5
+    assert_same(row(after.level, jnp.array([0, 1, 3])), row(LEVELS, jnp.array([0, 1, 3])))
+    assert_same(row(after.level, 2), row(LEVELS, 9))
+    assert after.score.tolist() == [1, 2, 3, 4]
+    of_set = buffer._replace(is_dataset=jnp.arange(4) == 2)
+    after, metrics = plr.insert_levels(config, of_set, new, found, jnp.int32(10))
+    assert_same(row(after.level, 2), row(LEVELS, 2))
+    assert_same(row(after.level, 1), row(LEVELS, 9))
+
+
 # --- ACCEL, SFL, PAIRED -------------------------------------------------------------------------------------------------
 
 

@@ -17,7 +17,16 @@ from jaxpg_envs.redraw import Redrawn
 
 KEY = jax.random.key(0)
 NUM_ENVS, NUM_STEPS = 3, 40
-WALK = Walk()
+
+
+class Windy(Walk):
+    """Begins where the wind has carried it."""
+
+    def start(self, key, params):
+        return {**super().start(key, params), "position": params["wind"] + 0.1 * jax.random.normal(key, (2,))}
+
+
+WALK = Windy()
 MAZE, ONE = maze(4, 6)
 
 
@@ -153,7 +162,7 @@ def test_physics_drawn_around_given_ones_train_an_algorithm():
     algorithm = jaxpg.make("a2c", windy, WALK.params(), num_envs=4, num_steps=8, hidden_sizes=(4,), total_steps=320)
     start = quick_jit(algorithm.init)(KEY)
     state, metrics = quick_jit(algorithm.update)(start)
-    assert windy.name == "Walk"
+    assert windy.name == "Windy"
     before, after = start.rollout.env_state.params, state.rollout.env_state.params
     assert len(set(np.asarray(before["wind"]).tolist())) == 4
     assert not set(np.asarray(before["wind"]).tolist()) & set(np.asarray(after["wind"]).tolist())

@@ -30,6 +30,7 @@ from jaxpg.algorithms.environment_design.curriculum import (
 from jaxpg.algorithms.environment_design.level_buffer import LevelBuffer
 from jaxpg.algorithms.environment_design.plr import first_replay, replay
 from jaxpg.algorithms.environment_design.robust_plr import RobustPLRConfig
+from jaxpg.algorithms.online.ppo import LAMBDA_HELP
 
 NUM_PARENTS = 4  # levels that are edited
 
@@ -39,6 +40,7 @@ class ACCELConfig(RobustPLRConfig):
     """Hyperparameters."""
 
     num_edits: int = static(5, "random edits that make a new level of an old one")
+    gae_lambda: Scalar = hyperparameter(0.95, LAMBDA_HELP, low=0, high=1)
     new_fraction: Scalar = hyperparameter(0.2, "share of random levels among those looked at", low=0, high=1, needs=GENERATOR)
 
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
 
 class Episodes(NamedTuple):
@@ -45,15 +45,15 @@ class Scores(NamedTuple):
     max_return: Float[Array, " slot"]
 
 
-def running_sums(values: Float[Array, "time env *k"], done: Bool[Array, "time env"]) -> Float[Array, "time env *k"]:
+def running_sums(values: PyTree[Float[Array, "time env"]], done: Bool[Array, "time env"]) -> PyTree[Float[Array, "time env"]]:
     """Sums within each episode, up to and including each step."""
 
-    def step(running: Array, now: tuple[Array, Array]) -> tuple[Array, Array]:
-        value, ended = now
-        total = running + value
-        return jnp.where(ended.reshape(ended.shape + (1,) * (total.ndim - 1)), 0.0, total), total
+    def step(running: PyTree, now: tuple[PyTree, Array]) -> tuple[PyTree, PyTree]:
+        values, ended = now
+        totals = jax.tree.map(jnp.add, running, values)
+        return jax.tree.map(lambda x: jnp.where(ended, 0.0, x), totals), totals
 
-    return jax.lax.scan(step, jnp.zeros_like(values[0]), (values, done))[1]
+    return jax.lax.scan(step, jax.tree.map(lambda x: jnp.zeros_like(x[0]), values), (values, done))[1]
 
 
 def ends_of(done: Bool[Array, "time env"]) -> Bool[Array, "time env"]:
@@ -87,20 +87,20 @@ def score_slots(
     """
     num_steps, num_envs = done.shape
     ends = ends_of(done)
-    each = jnp.stack([rewards, jnp.abs(advantages), jnp.maximum(advantages, 0.0), values, jnp.ones_like(rewards)], axis=-1)
-    sums = running_sums(each, done)
+    each = rewards, jnp.abs(advantages), jnp.maximum(advantages, 0.0), values, jnp.ones_like(rewards)
+    returns, *sums = running_sums(each, done)
     # The last step on each slot, those that end an episode coming after all others: one scatter says all.
     order = jnp.arange(num_steps)[:, None] + num_steps * jnp.arange(num_envs)
     last = jnp.full(num_slots, -1).at[slots].max(order + jnp.where(ends, done.size, 0))
     env, time = jnp.divmod(jnp.maximum(last - done.size, 0), num_steps)
-    _, value_l1, positive, value, length = jnp.moveaxis(sums[time, env], -1, 0)
+    value_l1, positive, value, length = (x[time, env] for x in sums)
     return Scores(
         played=last >= 0,
         scored=last >= done.size,
         value_l1=value_l1 / length,
         positive_value_loss=positive / length,
         mean_value=value / length,
-        max_return=jnp.full(num_slots, -jnp.inf).at[slots].max(jnp.where(ends, sums[..., 0], -jnp.inf)),
+        max_return=jnp.full(num_slots, -jnp.inf).at[slots].max(jnp.where(ends, returns, -jnp.inf)),
     )
 
 

@@ -262,7 +262,7 @@ def test_domain_randomization_of_a_set_stays_in_it():
 @pytest.mark.parametrize("name", ["plr", "robust_plr", "accel", "dred"])
 def test_nothing_is_learned_from_first_visits(name):
     """They come to an end where a rollout is shorter than an episode, too."""
-    fields = {"num_steps": 8} if name == "plr" else {"buffer_size": 14, "levels": "dataset"}
+    fields = {"plr": {"num_steps": 8}, "dred": {}}.get(name, {"buffer_size": 14, "levels": "dataset"})
     run, _ = states(name, **fields)
     assert make(name, **fields).learns_from == 4  # after 4, 4 and 2 levels
     assert_same(run[3].learner, run[0].learner)
@@ -359,7 +359,7 @@ def test_accel_edits_the_levels_that_four_environments_began_with():
 
 
 def test_accel_keeps_the_set():
-    run, _ = states("accel", levels="dataset", buffer_size=14)
+    run, _ = states("accel", buffer_size=14, levels="dataset")
     buffer = run[-1].memory
     assert_same(row(buffer.level, slice(NUM_LEVELS)), LEVELS)
     assert buffer.is_dataset.tolist() == [True] * 10 + [False] * 4

@@ -16,6 +16,7 @@ import platform
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import jax
 from rich.console import Console
@@ -65,10 +66,17 @@ def run(name: str, size: str, seeds: int | None, out: Path | None) -> None:
     for column in columns:
         table.add_column(column)
     for claim in claims:
-        table.add_row(*(str(claim[column]) for column in columns))
+        table.add_row(*(_in_short(claim[column]) for column in columns))
     console = Console()
     console.print(table)
     console.print(f"written to {path}", highlight=False)
+
+
+def _in_short(value: Any) -> str:
+    """A cell of the table: numbers with four digits."""
+    if isinstance(value, list):
+        return " to ".join(map(_in_short, value))
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def main() -> None:

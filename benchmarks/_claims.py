@@ -141,7 +141,7 @@ def estimate(statistic: Callable[..., Any], *samples: Any) -> tuple[float | None
     measured = float(statistic(*values, axis=0))
     if number == 1:
         return measured, None
-    ends = scipy.stats.bootstrap(
+    percentiles = scipy.stats.bootstrap(
         values,
         statistic,
         vectorized=True,
@@ -152,8 +152,14 @@ def estimate(statistic: Callable[..., Any], *samples: Any) -> tuple[float | None
     ).confidence_interval
     tail = 0.5 + 0.5 * CONFIDENCE
     wider = math.sqrt(number / (number - 1)) * scipy.stats.t.ppf(tail, number - 1) / scipy.stats.norm.ppf(tail)
-    low, high = (measured + wider * (float(end) - measured) for end in ends)
+    low, high = (measured + float(wider) * (float(end) - measured) for end in percentiles)
     return measured, ((low, high) if math.isfinite(low) and math.isfinite(high) else None)
+
+
+def null_of(statistic: Callable[..., Any], sample: Any) -> float | Interval | None:
+    """What others measured, as a null: the interval of its estimate, or the number of a single seed."""
+    measured, interval = estimate(statistic, sample)
+    return interval or measured
 
 
 def ratio_of(statistic: Callable[..., Any]) -> Callable[..., Any]:

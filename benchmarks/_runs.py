@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 from rich.console import Console
 
-from benchmarks._claims import above_all, at_least, claim, estimate
+from benchmarks._claims import above_all, at_least, claim, estimate, null_of
 from jaxpg.experiment import run
 from jaxpg.experiment.statistics import interquartile_mean
 
@@ -40,8 +40,7 @@ def train(folder: Path, algorithm: str, task: Task, num_seeds: int) -> dict[str,
 def score_claim(algorithm: str, paper: str, task: Task, summary: dict[str, Any]) -> dict[str, Any]:
     """That a run reached the task's target or, where it has none, is above all that the untrained policies' interval holds."""
     score, interval = estimate(interquartile_mean, summary["returns"])
-    untrained, untrained_interval = estimate(interquartile_mean, summary["initial_returns"])
-    null = untrained_interval or untrained
+    null = null_of(interquartile_mean, summary["initial_returns"])
     expected = above_all(null, " (untrained)") if task.target is None else at_least(task.target)
     text = f"{algorithm} on {task.env} after {summary['total_steps']:,} steps: interquartile mean of the return"
     return claim(text, paper, score, expected, null=null, interval=interval)

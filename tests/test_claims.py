@@ -23,6 +23,7 @@ from benchmarks._claims import (
     estimate,
     judge,
     near,
+    null_of,
     ratio_of,
 )
 from jaxpg import REGISTRY
@@ -61,6 +62,7 @@ CASES = [
     (5, (4.5, 6), above_all((1, 4), ""), (1, 4), "holds"),  # the rival's interval
     (5, (3.5, 6), above_all((1, 4), ""), (1, 4), "open"),
     (3, (2, 4), above_all((1, 4), ""), (1, 4), "fails"),
+    (470, (478, 490), at_least(475), 23, "open"),  # what was measured counts as part of its interval
     (480, None, at_least(475), 23, "open"),  # one seed
     (470, None, at_least(475), 23, "fails"),
     (None, None, at_least(475), 23, "open"),
@@ -155,6 +157,9 @@ def test_estimates_by_hand():
     assert estimate(np.mean, [3.0, None]) == (3.0, None)
     assert estimate(np.mean, [2.0, 2.0, math.nan, 2.0]) == (2.0, (2.0, 2.0))
     assert estimate(ratio_of(np.mean), [2.0, 4.0], [1.0]) == (3.0, None)
+    assert null_of(np.mean, [3.0]) == 3.0
+    assert null_of(np.mean, [3.0, 3.0]) == (3.0, 3.0)
+    assert null_of(np.mean, [None]) is None
     measured, (low, high) = estimate(np.mean, [0.0, 1.0])
     # Its percentiles are 0 and 1; Student's 12.71 by the normal 1.96, times the root of 2.
     np.testing.assert_allclose([measured, low, high], [0.5, 0.5 - 4.584, 0.5 + 4.584], rtol=1e-3)

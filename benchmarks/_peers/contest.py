@@ -21,7 +21,7 @@ import numpy as np
 
 import jaxpg
 import jaxpg_envs
-from benchmarks._claims import above, above_all, claim, difference_of, estimate
+from benchmarks._claims import above, above_all, claim, difference_of, estimate, null_of
 from benchmarks._peers.build import interpreter
 from benchmarks._runs import Task, train
 from jaxpg.algorithm import Policy
@@ -163,8 +163,7 @@ def _comparison(env: str, scores: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _learning(env: str, scores: dict[str, Any]) -> list[dict[str, Any]]:
     """Everyone learned something: is above all that the untrained policies' interval holds."""
-    mean, untrained = estimate(np.mean, scores["untrained"]["returns"])
-    null = untrained or mean
+    null = null_of(np.mean, scores["untrained"]["returns"])
     found = []
     for label, score in scores.items():
         if label != "untrained":

@@ -89,7 +89,7 @@ def judge_of(agent: Algorithm, environment: Environment, num_episodes: int) -> C
     return judge
 
 
-def faults(metrics: Metrics) -> dict[str, np.ndarray]:
+def faults(metrics: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Of each metric, for which seeds it is not finite, or, first, counts what was collected and is not.
 
     A mean over episodes may be NaN when none was completed, or, in an evaluation, when one did not end.

@@ -17,7 +17,7 @@ import numpy as np
 from flax import struct
 from jaxtyping import PyTree
 
-from jaxpg.errors import InputError
+from jaxpg.errors import InputError, counted
 from jaxpg.interface import require_interface
 
 State: TypeAlias = PyTree
@@ -480,6 +480,7 @@ def require_enough_updates(algorithm: Algorithm, num_updates: int) -> None:
     if num_updates < algorithm.learns_from:
         steps = algorithm.env_steps_per_update
         raise InputError(
-            f"{num_updates} updates of {steps} environment steps are too few, since {algorithm.until_then}, before update "
-            f"{algorithm.learns_from}: take at least {algorithm.learns_from * steps} steps, or lower what is named"
+            f"{counted(num_updates, 'update')} of {counted(steps, 'environment step')} will not do, since "
+            f"{algorithm.until_then}, before update {algorithm.learns_from}: take at least {algorithm.learns_from * steps} "
+            "steps, or lower what is named"
         )

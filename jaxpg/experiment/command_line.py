@@ -37,6 +37,7 @@ from jaxpg.algorithm import (
     whole_number,
     written,
 )
+from jaxpg.errors import counted
 from jaxpg.experiment.devices import cache_compiled_programs, use_cpu_devices
 from jaxpg.experiment.errors import RunError
 from jaxpg.experiment.paths import as_path
@@ -395,7 +396,7 @@ def _words(summary: dict[str, Any], out: Path) -> str:
     low, high = summary["iqm_ci"]
     return (
         f"{summary['algorithm']} on {summary['env']}: return {_show(summary['iqm'])} "
-        f"(95 % interval {_show(low)} to {_show(high)}, {summary['num_seeds']} seeds), "
+        f"(95 % interval {_show(low)} to {_show(high)}, {counted(summary['num_seeds'], 'seed')}), "
         f"untrained {_show(summary['initial_iqm'])}\n"
         f"{summary['total_steps']:,} steps per seed at {summary['env_steps_per_second']:,.0f} steps/s in all, "
         f"after {summary['compile_seconds']:.0f} s of compilation\n"
@@ -504,10 +505,12 @@ def _best_table(summary: dict[str, Any]) -> str:
 
 
 def _sweep_words(summary: dict[str, Any]) -> str:
-    number, groups = summary["num_configurations"], summary["num_groups"]
+    number = summary["num_configurations"]
+    configurations, seeds = counted(number, "configuration"), counted(summary["num_seeds"], "seed")
     return (
-        f"{summary['algorithm']} on {summary['env']}: {number} configurations x {summary['num_seeds']} seeds "
-        f"in {groups} program{'s' * (groups > 1)}, {summary['seconds']:,.0f} s" + ("; the best ten" if number > 10 else "")
+        f"{summary['algorithm']} on {summary['env']}: {configurations} x {seeds} "
+        f"in {counted(summary['num_groups'], 'program')}, {summary['seconds']:,.0f} s"
+        + ("; the best ten" if number > 10 else "")
     )
 
 

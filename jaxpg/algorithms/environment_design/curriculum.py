@@ -79,7 +79,9 @@ class CurriculumConfig(StudentConfig):
     """And where levels come from."""
 
     levels: Literal["dataset", "generator"] = static("dataset", LEVELS_HELP)
-    num_levels: int = static(512, "size of the training set, where params hold no levels of one (CaveEscape-v0)", needs=DATASET)
+    num_levels: int = static(
+        512, "size of the training set, where params hold no levels of one (CaveEscape-v0)", high=100_000, needs=DATASET
+    )
     dataset_seed: int = static(0, "seed of that training set, the same for all agents", low=0, needs=DATASET)
 
 

@@ -74,9 +74,11 @@ def find_again(description: dict[str, Any]) -> Environment:
     """The environment of a saved run.
 
     Raises:
-      InputError: it was an object that cannot be made again; it has to be given.
+      InputError: it was an object that cannot be made again, and has to be given; or the description was not written by us.
     """
     name, source = description["env"], description.get("env_source", {})
+    if not isinstance(source, dict) or not all(isinstance(text, str) for text in source.values()):
+        raise InputError(f"the run's env_source must say where its environment comes from, got {written(source)}")
     if "class" not in source:
         try:
             return find_environment(name, description["env_options"])

@@ -127,9 +127,11 @@ def require_memory(needed: int, mesh: Mesh, advice: str) -> None:
 
 @contextlib.contextmanager
 def told_when_out_of_memory(advice: Callable[[], str]) -> Iterator[None]:
-    """Raises `RunError`, with `advice()`, where XLA finds no memory."""
+    """Raises `RunError`, with `advice()`, where XLA finds no memory, or an array would have more rows than 32 bits number."""
     try:
         yield
+    except OverflowError as error:
+        raise RunError(f"out of memory: {advice()}") from error
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise

@@ -38,6 +38,7 @@ from jaxpg.algorithm import (
     unmet,
     whole_number,
 )
+from jaxpg.counting import LARGE
 from jaxpg.experiment.devices import seed_mesh
 from jaxpg.experiment.environment import find_environment
 from jaxpg.experiment.errors import RunError, advice
@@ -318,7 +319,7 @@ def _train_group(
     init = over_seeds(group.population.init, mesh)
     step = compile_step(group.population, jax.eval_shape(init, start), mesh)
     states, diverged, done = init(start), np.zeros(len(pairs), bool), 0
-    chunk = max(1, num_updates // CHUNKS)
+    chunk = max(1, min(num_updates // CHUNKS, LARGE))
     started = time.perf_counter()
     with ThreadPoolExecutor(1) as waiter:  # waiting for a thread, unlike waiting for JAX, ends at Ctrl-C
         while done < num_updates:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxpg.algorithm import InputError, fields, lookup, plain_value, shortest, still_read, written
+from jaxpg.errors import counted
 from jaxpg.experiment.files import (
     LARGEST_CONFIG,
     read_json,
@@ -199,7 +200,7 @@ def _require_same(saved: dict[str, Any], description: dict[str, Any], folder: Pa
                     f"give the same{more}, or choose another --out"
                 )
     if saved["num_devices"] != description["num_devices"]:
-        devices = f"{description['num_devices']} devices, before {saved['num_devices']}"
+        devices = f"{counted(description['num_devices'], 'device')}, before {saved['num_devices']}"
         warn(f"{devices}: results may differ in the last bits")
     changed = [name for name, version in description["versions"].items() if saved["versions"].get(name) != version]
     if changed:

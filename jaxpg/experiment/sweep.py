@@ -255,12 +255,9 @@ def _sweep(
     finished = {result["group"] for result in results}
     waiting = [number for number in range(len(groups)) if number not in finished]
     done = sum(work) - sum(work[number] for number in waiting)
-    say(
-        console,
-        f"{description['algorithm']} on {description['env']}: {counted(sum(len(g.indices) for g in groups), 'configuration')} x "
-        f"{counted(num_seeds, 'seed')} in {counted(len(groups), 'group')}"
-        + (f", of which {len(finished)} are finished" if finished else ""),
-    )
+    size = f"{counted(sum(len(g.indices) for g in groups), 'configuration')} x {counted(num_seeds, 'seed')}"
+    already = f", of which {len(finished)} are finished" if finished else ""
+    say(console, f"{description['algorithm']} on {description['env']}: {size} in {counted(len(groups), 'group')}{already}")
     with RunProgress("sweep", sum(work), done, console, "best") as progress:
         for place, number in enumerate(waiting, start=1):
             name = f"group {number + 1} of {len(groups)}"
@@ -268,10 +265,9 @@ def _sweep(
             if not console.is_terminal:
                 say(console, f"{name}: compiling …")
             report = _reporter(progress, name, done, sum(work) - done, len(waiting) - place)
-            too_many = (
-                f"{counted(len(groups[number].indices), 'configuration')} x {counted(num_seeds, 'seed')} at a time do not fit: give more devices, "
-                "or fewer seeds or real-valued configurations. Finished groups are kept"
-            )
+            size = f"{counted(len(groups[number].indices), 'configuration')} x {counted(num_seeds, 'seed')}"
+            rest = "give more devices, or fewer seeds or real-valued configurations. Finished groups are kept"
+            too_many = f"{size} at a time do not fit: {rest}"
             with told_when_out_of_memory(partial(str, too_many)):
                 results = results + _train_group(number, groups[number], description, env, env_params, mesh, report)
             done += work[number]

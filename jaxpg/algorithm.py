@@ -4,9 +4,11 @@ import dataclasses
 import difflib
 import functools
 import importlib
+import itertools
 import math
+import sys
 import typing
-from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sized
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import jax
@@ -80,6 +82,10 @@ class Algorithm(NamedTuple):
 # configuration does not have holds.
 Needs: TypeAlias = dict[str, tuple] | tuple[dict[str, tuple], ...]
 
+LARGEST = 2**31 - 1  # rows of an array, in the 32 bits that JAX counts with
+LONGEST = 10**18  # environment steps, which are counted in two numbers
+MOST_LAYERS = 100  # each is traced
+
 
 def hyperparameter(
     default: float | int, help: str, low: float | int = -math.inf, high: float | int = math.inf, needs: Needs = ()
@@ -92,9 +98,15 @@ def hyperparameter(
     return struct.field(default=default, metadata={"help": help, "low": low, "high": high, "needs": needs})
 
 
-def static(default: Any, help: str, low: int = 1, needs: Needs = ()) -> Any:
-    """A size (integer, at least `low`), switch or choice: a new value is a new program. `needs` as for a hyperparameter."""
-    return struct.field(pytree_node=False, default=default, metadata={"help": help, "low": low, "needs": needs})
+def static(default: Any, help: str, low: int = 1, high: int = LARGEST, needs: Needs = ()) -> Any:
+    """A size (integer within [low, high]), switch or choice: a new value is a new program.
+
+    Args:
+      high: `LONGEST` for environment steps that are only counted; rows of an array are at most `LARGEST`.
+      needs: as for a hyperparameter.
+    """
+    metadata = {"help": help, "low": low, "high": high, "needs": needs}
+    return struct.field(pytree_node=False, default=default, metadata=metadata)
 
 
 class Field(NamedTuple):
@@ -117,8 +129,7 @@ def fields(config_class: type) -> list[Field]:
     for field in dataclasses.fields(config_class):
         is_leaf = field.metadata.get("pytree_node", True)
         kind = float if is_leaf else hints[field.name]
-        low, high = field.metadata["low"], field.metadata.get("high", math.inf)
-        needs = field.metadata["needs"]
+        low, high, needs = (field.metadata[name] for name in ("low", "high", "needs"))
         cases = (needs,) if isinstance(needs, dict) else needs
         known = tuple({name: values for name, values in case.items() if name in hints} for case in cases)
         needs = known if all(known) else ()
@@ -134,7 +145,8 @@ def _words(needs: tuple[dict[str, tuple], ...]) -> str:
 
 def unmet(field: Field, values: Mapping[str, Any]) -> list[str]:
     """The fields because of whose values a configuration does not read `field`; none if it does."""
-    holds = lambda name, allowed: name not in values or (values[name] in allowed if allowed else len(values[name]) > 0)
+    is_empty = lambda value: isinstance(value, Sized) and len(value) == 0
+    holds = lambda name, allowed: name not in values or (values[name] in allowed if allowed else not is_empty(values[name]))
     cases = [[name for name, allowed in case.items() if not holds(name, allowed)] for case in field.needs]
     return list(dict.fromkeys(name for case in cases for name in case)) if all(cases) else []
 
@@ -183,38 +195,77 @@ def still_read(name: str, saved: Mapping[str, Any]) -> dict[str, Any]:
 
 def check_value(name: str, field: Field, value: Any) -> Any:
     """A value as a configuration of the algorithm `name` holds it; raises `InputError` if it is none of the field's."""
-    where = f"{name}: {field.name}"
+    allowed = allowed_value(f"{name}: {field.name}", field, value)
+    return jnp.asarray(allowed, jnp.float32) if field.is_leaf else allowed
+
+
+def allowed_value(where: str, field: Field, value: Any) -> Any:
+    """A value of the field's type and within its bounds, without waking JAX's backend.
+
+    Raises:
+      InputError: it is not; the message begins with `where`.
+    """
     if field.is_leaf:
-        dtype = value.dtype if isinstance(value, jax.Array) else np.asarray(value).dtype
-        is_real = jnp.issubdtype(dtype, jnp.integer) or jnp.issubdtype(dtype, jnp.floating)
-        if not is_real or np.ndim(value) != 0:
+        if not _is_real_number(value):
             raise InputError(f"{where} must be a number, got {written(value)}")
-        if not isinstance(value, jax.core.Tracer) and not (field.low <= float(value) <= field.high and math.isfinite(value)):
+        if not isinstance(value, jax.core.Tracer):
             left, right = "[" if math.isfinite(field.low) else "(", "]" if math.isfinite(field.high) else ")"
-            raise InputError(f"{where} must lie in {left}{field.low:g}, {field.high:g}{right}, got {written(value)}")
-        return jnp.asarray(value, jnp.float32)
+            is_within = field.low <= value <= field.high
+            if not is_within or not math.isfinite(_rounded(value)):
+                bits = " in 32 bits" if is_within and value not in (-math.inf, math.inf) else ""
+                raise InputError(f"{where} must lie in {left}{field.low:g}, {field.high:g}{right}{bits}, got {written(value)}")
+        return value
     origin = typing.get_origin(field.kind)
     if origin is Literal:
         choices = typing.get_args(field.kind)
-        if value not in choices:
-            raise InputError(f"{where} cannot be {unknown(str(value), choices)}")
+        if not isinstance(value, str) or value not in choices:
+            raise InputError(f"{where} cannot be {unknown(value if isinstance(value, str) else written(value), choices)}")
         return value
     if origin is tuple:
-        if isinstance(value, str) or not isinstance(value, Iterable) or getattr(value, "ndim", 1) == 0:
+        is_sequence = isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping)
+        if not is_sequence or getattr(value, "ndim", 1) == 0:
             raise InputError(f"{where} must be a sequence of integers, got {written(value)}")
-        return tuple(_whole_number(where, item, int(field.low)) for item in value)
+        value = tuple(itertools.islice(value, MOST_LAYERS + 1))
+        if len(value) > MOST_LAYERS:
+            raise InputError(f"{where} must be at most {MOST_LAYERS} integers, got {written(value)}")
+        return tuple(whole_number(where, item, field.low, field.high) for item in value)
     if field.kind is bool:
         if not isinstance(value, bool | np.bool_):
             raise InputError(f"{where} must be True or False, got {written(value)}")
         return bool(value)
-    return _whole_number(where, value, int(field.low))
+    return whole_number(where, value, field.low, field.high)
 
 
-def _whole_number(where: str, value: Any, low: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer | float) or not float(value).is_integer():
+def _is_real_number(value: Any) -> bool:
+    """Whether it is one of Python's, numpy's or JAX's, which may be traced."""
+    if not isinstance(value, jax.Array | np.ndarray | np.generic):
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    is_real = jnp.issubdtype(value.dtype, jnp.integer) or jnp.issubdtype(value.dtype, jnp.floating)
+    return is_real and value.ndim == 0
+
+
+def _rounded(value: Any) -> float:
+    """The nearest number of 32 bits; infinity, if there is none."""
+    try:
+        with np.errstate(over="ignore"):
+            return float(np.float32(value))
+    except OverflowError:  # an integer beyond 64 bits' floating-point numbers
+        return math.inf
+
+
+def whole_number(where: str, value: Any, low: int | float, high: int | float) -> int:
+    """A whole number within [low, high] as an `int`, from one of Python's or numpy's, 1e6 included.
+
+    Raises:
+      InputError: it is none; the message begins with `where`.
+    """
+    is_whole = isinstance(value, int | np.integer) or (isinstance(value, float) and value.is_integer())
+    if isinstance(value, bool) or not is_whole:
         raise InputError(f"{where} must be a whole number, got {written(value)}")
     if value < low:
         raise InputError(f"{where} must be at least {low}, got {written(value)}")
+    if value > high:
+        raise InputError(f"{where} must be at most {high}, got {written(value)}")
     return int(value)
 
 
@@ -226,10 +277,14 @@ def shortest(value: Any) -> float:
 
 
 def written(value: Any) -> str:
-    """A value of the user's, for a message; numbers of any type by their shortest decimal."""
+    """A value of the user's, for a message: numbers of any type by their shortest decimal, and of what is long the start."""
     is_array = isinstance(value, jax.Array) and value.shape == () and not isinstance(value, jax.core.Tracer)
     value = value.item() if is_array or isinstance(value, np.generic) else value
-    return repr(shortest(value) if isinstance(value, float) else value)
+    try:
+        text = repr(shortest(value) if isinstance(value, float) else value)
+    except ValueError:  # Python writes no integer of more than 4300 digits
+        return f"a number of more than {sys.get_int_max_str_digits()} digits"
+    return text if len(text) <= 200 else f"{text[:200]}..."
 
 
 def plain_value(field: Field, value: Any) -> Any:
@@ -239,12 +294,12 @@ def plain_value(field: Field, value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def unknown(name: str, known: Iterable[str]) -> str:
+def unknown(name: Any, known: Iterable[str]) -> str:
     """Words for a name that is not known: itself, the nearest match, and what there is."""
     known = sorted(known)
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+    near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.4)
     hint = f"; did you mean {near[0]!r}?" if near else ";"
-    return f"{name!r}{hint} There is: {', '.join(known)}"
+    return f"{written(name)}{hint} There is: {', '.join(known)}"
 
 
 # --- The registry -------------------------------------------------------------------------------------------------------
@@ -326,7 +381,7 @@ def lookup(name: str) -> Entry:
     Raises:
       InputError: there is none; the nearest match is offered.
     """
-    if name not in REGISTRY:
+    if not isinstance(name, str) or name not in REGISTRY:
         raise InputError(f"unknown algorithm {unknown(name, REGISTRY)}")
     return REGISTRY[name]
 
@@ -389,10 +444,35 @@ def rebuild(name: str, env: Any, params: PyTree, saved: dict[str, Any]) -> Algor
 def _build(name: str, env: Any, params: PyTree, hyperparameters: dict[str, Any]) -> Algorithm:
     entry = lookup(name)
     config = configure(name, entry.config_class, hyperparameters)
-    require_interface(env, params)
-    algorithm = entry.factory(config, env, params)
+    try:
+        require_interface(env, params)
+        algorithm = entry.factory(config, env, params)
+    except AttributeError as error:
+        if env is not None and params is not None:
+            raise
+        missing = "an environment" if env is None else "the environment's parameters, such as env.default_params"
+        raise InputError(f"{name} needs {missing}, got None; env, params = jaxpg_envs.make(name) gives both") from error
     # Compiled once per algorithm, so that a plain Python loop over `update` is fast too.
-    return algorithm._replace(init=jax.jit(in_32_bits(algorithm.init)), update=jax.jit(in_32_bits(algorithm.update)))
+    compiled = lambda function: jax.jit(in_32_bits(_of_possible_sizes(name, config, function)))
+    return algorithm._replace(init=compiled(algorithm.init), update=compiled(algorithm.update))
+
+
+def _of_possible_sizes(name: str, config: Any, function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, which while it is traced raises `InputError` where a product of sizes does not fit in 32 bits."""
+
+    @functools.wraps(function)
+    def of_possible_sizes(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return function(*args, **kwargs)
+        except OverflowError as error:
+            sizes = {field.name: getattr(config, field.name) for field in fields(type(config)) if field.kind is int}
+            largest = max(sizes.keys() - {"total_steps"}, key=lambda size: sizes[size])
+            raise InputError(
+                f"{name}: its sizes make an array of more rows than 32 bits can number; the largest of them is {largest} = "
+                f"{sizes[largest]}: take fewer"
+            ) from error
+
+    return of_possible_sizes
 
 
 def require_enough_updates(algorithm: Algorithm, num_updates: int) -> None:

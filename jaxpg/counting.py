@@ -4,6 +4,8 @@ A count is an int32 number or, of updates in a run of more than fit, two digits 
 back as far as nobody notices: what is past stays past, remainders and differences stay what they are.
 """
 
+import math
+
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
@@ -54,3 +56,9 @@ def fraction(count: Int[Array, "*digit"], total: int) -> Float[Array, ""]:
     if count.ndim > 0:
         number = number[0] * LARGE + number[1]
     return jnp.minimum(number / float(total), 1.0)
+
+
+def divisors(number: int) -> list[int]:
+    """Of a positive number, in order; found in as many steps as its square root."""
+    small = [divisor for divisor in range(1, math.isqrt(number) + 1) if number % divisor == 0]
+    return sorted({*small, *(number // divisor for divisor in small)})

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from jaxpg.algorithm import InputError, Policy, in_32_bits
+from jaxpg.algorithm import LARGEST, InputError, Policy, in_32_bits, whole_number
 from jaxpg.transforms import nothing
 
 
@@ -25,11 +25,14 @@ def evaluate(
         `jax_debug_nans`).
 
     Raises:
-      InputError: `num_episodes` or `max_steps` is not positive.
+      InputError: `num_episodes` or `max_steps` is no positive whole number, or too large.
     """
-    if num_episodes < 1 or max_steps < 1:
-        raise InputError(f"num_episodes and max_steps must be positive, got {num_episodes} and {max_steps}")
-    return _evaluate(policy, env, params, key, num_episodes, max_steps)
+    num_episodes = whole_number("num_episodes", num_episodes, 1, LARGEST)
+    max_steps = whole_number("max_steps", max_steps, 1, LARGEST)
+    try:
+        return _evaluate(policy, env, params, key, num_episodes, max_steps)
+    except OverflowError as error:
+        raise InputError(f"num_episodes = {num_episodes} make arrays of more rows than 32 bits can number") from error
 
 
 @partial(jax.jit, static_argnums=(1, 4, 5))

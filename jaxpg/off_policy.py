@@ -16,12 +16,12 @@ import optax
 from flax import struct
 from jaxtyping import Array, Float, Int, PyTree
 
-from jaxpg.algorithm import Algorithm, InputError, Metrics, Policy, Scalar, hyperparameter, static
+from jaxpg.algorithm import LONGEST, Algorithm, InputError, Metrics, Policy, Scalar, hyperparameter, static
 from jaxpg.counting import fraction, has_reached, increment, init_count
 from jaxpg.errors import name_of
 from jaxpg.normalization import RunningStatistics, init_statistics, normalize, update_statistics
 from jaxpg.replay import Buffer, Sample, Step, add, init_buffer, reprioritize, sample
-from jaxpg.rollout import RolloutState, episode_metrics, existing_successors, init_rollout, rollout
+from jaxpg.rollout import RolloutState, episode_metrics, existing_successors, init_rollout, nonfinite_metrics, rollout
 from jaxpg.spaces import (
     action_decoder,
     box_bounds,
@@ -37,13 +37,17 @@ from jaxpg.transforms import any_in_batch
 class OffPolicyConfig:
     """Hyperparameters of every algorithm with a replay buffer."""
 
-    total_steps: int = static(100_000, "environment steps of the whole run, the random ones at its start included")
+    total_steps: int = static(
+        100_000, "environment steps of the whole run, the random ones at its start included", high=LONGEST
+    )
     num_envs: int = static(1, "environments stepped side by side")
     num_steps: int = static(1, "steps per environment and update")
     gradient_steps: int = static(1, "gradient steps per update, after its environment steps")
     batch_size: int = static(256, "remembered steps per gradient step")
     buffer_size: int = static(1_000_000, "steps that are remembered, the newest ones; never more than total_steps")
-    learning_starts: int = static(1_000, "environment steps with random actions before the first gradient step", low=0)
+    learning_starts: int = static(
+        1_000, "environment steps with random actions before the first gradient step", low=0, high=LONGEST
+    )
     n_step: int = static(1, "rewards that a target sums before it trusts the value")
     hidden_sizes: tuple[int, ...] = static((256, 256), "hidden layers of every network")
     activation: Literal["tanh", "relu", "swish"] = static("relu", "activation of the hidden layers", needs={"hidden_sizes": ()})
@@ -254,7 +258,7 @@ def as_algorithm(
         learner, priorities, metrics = jax.lax.cond(any_in_batch(enough), learn, wait)
         buffer = buffer._replace(priorities=priorities)
         new = OffPolicyState(key, learner, statistics, rollout_state, buffer, updates)
-        return new, metrics | episode_metrics(rollout_state.episodes)
+        return new, metrics | episode_metrics(rollout_state.episodes) | nonfinite_metrics(t)
 
     def act(deterministic: bool) -> Callable[..., tuple[Array, PyTree]]:
         def act(params: PyTree, key: jax.Array, observation: PyTree, carry: PyTree) -> tuple[Array, PyTree]:

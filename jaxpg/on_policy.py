@@ -15,8 +15,8 @@ from flax import struct
 from jaxtyping import Array, Bool, Float, PyTree
 
 from jaxpg import losses
-from jaxpg.algorithm import Algorithm, InputError, Metrics, Policy, Scalar, hyperparameter, static
-from jaxpg.counting import fraction, increment, init_count
+from jaxpg.algorithm import LARGEST, LONGEST, Algorithm, InputError, Metrics, Policy, Scalar, hyperparameter, static
+from jaxpg.counting import divisors, fraction, increment, init_count
 from jaxpg.errors import name_of
 from jaxpg.gradient_descent import descend, global_norm
 from jaxpg.networks import (
@@ -40,7 +40,15 @@ from jaxpg.normalization import (
     scale_rewards,
     update_statistics,
 )
-from jaxpg.rollout import RolloutState, Transition, episode_metrics, existing_successors, init_rollout, rollout
+from jaxpg.rollout import (
+    RolloutState,
+    Transition,
+    episode_metrics,
+    existing_successors,
+    init_rollout,
+    nonfinite_metrics,
+    rollout,
+)
 from jaxpg.spaces import (
     SUPPORTED_ACTIONS,
     action_decoder,
@@ -61,7 +69,9 @@ ENCODER_HELP = "a dense layer in front of the memory, if there is one, or 16 fil
 class OnPolicyConfig:
     """Hyperparameters of every on-policy algorithm."""
 
-    total_steps: int = static(500_000, "environment steps of the whole run: its length and the horizon of annealing")
+    total_steps: int = static(
+        500_000, "environment steps of the whole run: its length and the horizon of annealing", high=LONGEST
+    )
     num_envs: int = static(16, "environments stepped side by side")
     num_steps: int = static(128, "steps per environment and update")
     hidden_sizes: tuple[int, ...] = static((64, 64), "hidden layers of actor and critic")
@@ -432,7 +442,8 @@ def as_algorithm(config: OnPolicyConfig, parts: Parts, env: Any, env_params: PyT
         key, collect_key, learn_key = jax.random.split(state.key, 3)
         rollout_state, transitions = parts.collect(collect_key, state.learner, state.rollout, env_params)
         learner, metrics = parts.learn(learn_key, state.learner, transitions)
-        return OnPolicyState(key, learner, rollout_state), metrics | episode_metrics(rollout_state.episodes)
+        metrics = metrics | episode_metrics(rollout_state.episodes) | nonfinite_metrics(transitions)
+        return OnPolicyState(key, learner, rollout_state), metrics
 
     def policy(state: OnPolicyState, deterministic: bool = True) -> Policy:
         return parts.policy(state.learner, deterministic)
@@ -445,10 +456,12 @@ def require_divisible(what: str, number: int, num_minibatches: int) -> None:
     """Checks that minibatches are equal.
 
     Raises:
-      InputError: they are not; the nearest number that divides is offered.
+      InputError: they are not, and the nearest number that divides is offered; or there are too many to number.
     """
+    if number > LARGEST:
+        raise InputError(f"{what} is more than 32 bits can number: take at most {LARGEST}")
     if number % num_minibatches:
-        nearest = min((d for d in range(1, number + 1) if number % d == 0), key=lambda d: abs(d - num_minibatches))
+        nearest = min(divisors(number), key=lambda divisor: abs(divisor - num_minibatches))
         raise InputError(f"{what} does not divide into num_minibatches = {num_minibatches}; the nearest that does is {nearest}")
 
 

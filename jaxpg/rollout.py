@@ -1,5 +1,6 @@
 """Interaction with a batch of environments, compiled as one scan."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -142,4 +143,23 @@ def episode_metrics(episodes: EpisodeStatistics) -> Metrics:
         "episodes": episodes.completed,
         "episode_return": mean_of(episodes.return_sum, episodes.completed),
         "episode_length": mean_of(episodes.length_sum, episodes.completed),
+    }
+
+
+def nonfinite_metrics(*rollouts: Transition) -> Metrics:
+    """How many numbers that are none, NaN or infinite, an update collected: a run with any must stop before they are saved.
+
+    `nonfinite_rewards` counts rewards, `nonfinite_observations` the steps that were taken from such an observation or led to
+    one, each once. What is reported behind a termination does not count (see `existing_successors`).
+    """
+
+    def are_finite(t: Transition) -> Bool[Array, "*time env"]:
+        seen = t.observation, existing_successors(t.next_observation, t.observation, t.terminated)
+        of_leaf = lambda x: jnp.isfinite(x).all(axis=tuple(range(t.reward.ndim, x.ndim)))
+        return functools.reduce(jnp.logical_and, map(of_leaf, jax.tree.leaves(seen)))
+
+    number = lambda flags: sum(((~x).sum(dtype=jnp.float32) for x in flags), start=jnp.float32(0))
+    return {
+        "nonfinite_rewards": number(jnp.isfinite(t.reward) for t in rollouts),
+        "nonfinite_observations": number(map(are_finite, rollouts)),
     }

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int, PyTree
 
-from jaxpg.algorithm import Algorithm, InputError, Metrics, State, require_enough_updates
+from jaxpg.algorithm import LARGEST, Algorithm, InputError, Metrics, State, require_enough_updates, whole_number
 from jaxpg.transforms import mean_of
 
 
@@ -24,12 +24,11 @@ def train(algorithm: Algorithm, key: jax.Array, num_updates: int | None = None, 
       The final state, and the metrics of every update stacked along a leading axis (num_updates,).
 
     Raises:
-      InputError: `num_updates` is not a positive whole number, is too small to learn anything, or goes beyond the run's end
-        although the learning rate is annealed to zero there.
+      InputError: `num_updates` is no positive whole number that 32 bits hold, is too small to learn anything, or goes beyond
+        the run's end although the learning rate is annealed to zero there.
     """
     num_updates = algorithm.num_updates if num_updates is None else num_updates
-    if not isinstance(num_updates, int) or num_updates < 1:
-        raise InputError(f"num_updates must be a positive whole number, got {num_updates!r}")
+    num_updates = whole_number("num_updates", num_updates, 1, LARGEST)
     require_enough_updates(algorithm, num_updates)
     if num_updates > algorithm.num_updates and getattr(algorithm.config, "anneal_learning_rate", False):
         raise InputError(

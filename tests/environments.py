@@ -22,6 +22,10 @@ class Box(NamedTuple):
     shape: tuple
 
 
+class Dict(NamedTuple):
+    spaces: dict[str, Any]
+
+
 class Environment:
     """Automatic reset around `start`, `move` and `observe`; `state["time"]` counts the steps of an episode."""
 
@@ -303,6 +307,34 @@ class Diverging(Walk):
         moved, reward, outside = super().move(key, state, action, params)
         moved["position"] = jnp.where(outside, jnp.nan, moved["position"])
         return moved, jnp.where(outside & params["unpaid"], jnp.nan, reward), outside & ~params["goes_on"]
+
+
+class Glitches(Environment):
+    """Counts the steps of an episode of three; what step `unpaid` pays or `unseen` shows is no number.
+
+    If `ends`, an episode terminates after its three steps, else it is cut.
+    """
+
+    def params(self, unpaid=-1, unseen=-1, ends=False, number=jnp.nan):
+        faults = {"unpaid": jnp.int32(unpaid), "unseen": jnp.int32(unseen), "number": jnp.float32(number)}
+        return {**faults, "ends": jnp.bool_(ends), "time_limit": jnp.int32(3)}
+
+    def start(self, key, params):
+        return {"unseen": params["unseen"], "number": params["number"]}
+
+    def move(self, key, state, action, params):
+        reward = jnp.where(state["time"] == params["unpaid"], params["number"], 1.0)
+        return state, reward, params["ends"] & (state["time"] == 2)
+
+    def observe(self, state):
+        shown = jnp.where(state["time"] == state["unseen"], state["number"], 1.0)
+        return {"number": jnp.stack([jnp.float32(0), shown]), "time": state["time"]}
+
+    def observation_space(self, params):
+        return Dict({"number": Box(-1.0, 1.0, (2,)), "time": Discrete(4)})
+
+    def action_space(self, params):
+        return Discrete(2)
 
 
 class DivergingChoices(Diverging):

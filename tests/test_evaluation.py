@@ -94,7 +94,7 @@ def test_a_second_evaluation_traces_nothing():
         assert env.traces == 1
 
 
-@pytest.mark.parametrize("numbers", [{"num_episodes": 0}, {"max_steps": -1}])
+@pytest.mark.parametrize("numbers", [{"num_episodes": 0}, {"max_steps": -1}, {"num_episodes": 0.5}])
 def test_there_must_be_something_to_evaluate(numbers):
-    with pytest.raises(jaxpg.InputError, match="must be positive, got"):
+    with pytest.raises(jaxpg.InputError, match=r"(num_episodes|max_steps) must be (at least 1|a whole number), got"):
         inspect.unwrap(jaxpg.evaluate)(ALWAYS_1, LIFETIMES, LIFETIMES.params(1, 2), KEY, **numbers)

@@ -7,7 +7,7 @@ import pytest
 from checks import assert_close, assert_same, quick_jit, row
 from environments import Cycle, Walk
 
-from jaxpg.rollout import episode_metrics, init_rollout, rollout
+from jaxpg.rollout import Transition, episode_metrics, init_rollout, nonfinite_metrics, rollout
 
 NUM_ENVS, NUM_STEPS = 3, 12
 WALK = Walk()
@@ -125,6 +125,37 @@ def test_episodes_by_hand():
     state, _ = run(state, 4)
     assert [float(x) for x in episode_metrics(state.episodes).values()] == [4, 7, 3]
     assert_same(state.episodes.running_length, np.zeros(2))
+
+
+def steps(num_steps=1, num_envs=5, **parts):
+    """Transitions of ones that go on; leaves of two sizes and of integers are observed."""
+    ones = lambda *shape: jnp.ones((num_steps, num_envs, *shape))
+    observation = {"image": ones(2, 3), "number": ones(), "choice": ones().astype(int)}
+    flag = jnp.zeros((num_steps, num_envs), bool)
+    return Transition(observation, (), ones(), flag, flag, observation, ())._replace(**parts)
+
+
+def test_rewards_and_observations_that_are_no_numbers_are_counted_once():
+    assert nonfinite_metrics(steps()) == {"nonfinite_rewards": 0, "nonfinite_observations": 0}
+    ok = steps().observation
+    lost = {
+        "image": ok["image"].at[0, 0].set(jnp.nan).at[0, 1, 1, 2].set(jnp.inf),
+        "number": ok["number"].at[0, 1:3].set(-jnp.inf),
+    }
+    lost |= {"choice": ok["choice"]}  # steps 0, 1 and 2, the second in both leaves
+    rewards = jnp.array([[jnp.nan, jnp.inf, -jnp.inf, 1e38, 0.0]])
+    found = nonfinite_metrics(steps(observation=lost, next_observation=lost, reward=rewards))
+    assert found == {"nonfinite_rewards": 3, "nonfinite_observations": 3}
+    assert {x.dtype for x in found.values()} == {jnp.dtype("float32")}
+
+    ends = {
+        "terminated": jnp.array([[True, True, False, True, True]]),
+        "truncated": jnp.array([[False, True, True, True, False]]),
+    }
+    assert nonfinite_metrics(steps(next_observation=lost, **ends))["nonfinite_observations"] == 1, "behind the third alone"
+    assert nonfinite_metrics(steps(observation=lost, **ends))["nonfinite_observations"] == 3, "whatever came of it"
+    together = nonfinite_metrics(steps(observation=lost), steps(3, 2, reward=jnp.full((3, 2), jnp.nan)))
+    assert together == {"nonfinite_rewards": 6, "nonfinite_observations": 3}
 
 
 def test_no_gradient_flows_through_the_environment():

@@ -76,7 +76,7 @@ def test_data_is_an_argument_and_no_constant():
 
 @pytest.mark.parametrize("number", [0, -1, 2.5, "many"])
 def test_the_number_of_updates_is_positive(number):
-    with pytest.raises(jaxpg.InputError, match="num_updates must be a positive whole number, got"):
+    with pytest.raises(jaxpg.InputError, match=r"num_updates must be (at least 1|a whole number), got"):
         inspect.unwrap(jaxpg.train)(algorithm_of(counting), jax.random.key(0), number)
 
 

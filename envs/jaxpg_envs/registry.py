@@ -19,17 +19,11 @@ from typing import Any, NamedTuple
 import jax
 
 from jaxpg_envs.auto_reset import step_and_reset
+from jaxpg_envs.errors import EnvironmentInputError, UnknownEnvironmentError
+from jaxpg_envs.options import checked_options, kinds, refusal, refuse_unknown, try_out
 from jaxpg_envs.suites import SUITES, how_to_install
 
 BRAX_BACKENDS = ("generalized", "spring", "positional", "mjx")
-
-
-class UnknownEnvironmentError(ValueError):
-    """No environment has this name."""
-
-
-class EnvironmentInputError(ValueError):
-    """An environment cannot be made, or registered, with these arguments."""
 
 
 class Entry(NamedTuple):
@@ -166,7 +160,7 @@ def own_factory(id: str) -> Callable[..., tuple[Any, Any]] | None:
     return _own[id][1] if id in _own else None
 
 
-def make(id: str, **kwargs: Any) -> tuple[Any, Any]:
+def make(id: str, /, **kwargs: Any) -> tuple[Any, Any]:
     """An environment with gymnax's interface, and its default parameters.
 
     Args:
@@ -190,19 +184,18 @@ def make(id: str, **kwargs: Any) -> tuple[Any, Any]:
     if ":" in id:
         return _make_own(id, _find_factory(id), kwargs)
     if id in _BRAX_IDS:
-        return _make_brax(id, **kwargs)
+        return _make_brax(id, kwargs)
     suite, _, name = id.partition("/")
     if name in SUITES.get(suite, ()):
-        return _make_from_suite(suite, name, **kwargs)
+        return _make_from_suite(suite, name, kwargs)
     if id in _QUALITY_DIVERSITY:
-        return _make_quality_diversity(id, **kwargs)
+        return _make_quality_diversity(id, kwargs)
     if id in _JAXPG_FACTORIES:
         module, function = _JAXPG_FACTORIES[id]
         factory = getattr(importlib.import_module(f"jaxpg_envs.{module}"), function)
-        _refuse_unknown(id, kwargs, factory)
-        return factory(**kwargs)
+        return factory(**checked_options(id, kwargs, kinds(factory)))
     if id in ("TargetReaching-v0", "RandomTargetReaching-v0"):
-        _refuse_unknown(id, kwargs, lambda: None)
+        refuse_unknown(id, kwargs, ())
         env = importlib.import_module("jaxpg_envs.target_reaching").TargetReaching(random=id.startswith("Random"))
         return env, env.default_params
     if id in importlib.import_module("gymnax").registered_envs:
@@ -244,12 +237,17 @@ def _find_factory(id: str) -> Callable[..., tuple[Any, Any]]:
 
 
 def _make_own(id: str, factory: Callable[..., tuple[Any, Any]], kwargs: dict[str, Any]) -> tuple[Any, Any]:
-    _refuse_unknown(id, kwargs, factory)
+    refuse_unknown(id, kwargs, kinds(factory))
     try:
         inspect.signature(factory).bind(**kwargs)
-    except TypeError as error:
+    except (TypeError, ValueError) as error:  # or it has none, being written in C
         raise EnvironmentInputError(f"{id}: {error}; its arguments are the environment's options") from error
-    made = factory(**kwargs)
+    try:
+        made = factory(**kwargs)
+    except Exception as error:
+        if not kwargs:
+            raise
+        raise refusal(id, kwargs, error) from error
     if not isinstance(made, tuple) or len(made) != 2:
         returned = f"{len(made)} values" if isinstance(made, tuple) else f"a {type(made).__name__}"
         raise EnvironmentInputError(
@@ -261,7 +259,7 @@ def _make_own(id: str, factory: Callable[..., tuple[Any, Any]], kwargs: dict[str
 
 def _make_gymnax(id: str, kwargs: dict[str, Any]) -> tuple[Any, Any]:
     registration = importlib.import_module("gymnax.registration")
-    _refuse_unknown(id, kwargs, registration._registry[id])
+    kwargs = checked_options(id, kwargs, kinds(registration._registry[id]))
     try:
         env, params = registration.make(id, **kwargs)
     except OSError as error:
@@ -269,89 +267,61 @@ def _make_gymnax(id: str, kwargs: dict[str, Any]) -> tuple[Any, Any]:
             f"{id} needs a data set, which gymnax downloads when the environment is made, and that failed "
             f"({error}); make it once while connected to the internet"
         ) from error
-    except (AssertionError, KeyError, TypeError, ValueError) as error:
-        raise EnvironmentInputError(f"{id} refuses {_written(kwargs)}: {error}") from error
+    except Exception as error:  # whatever a constructor raises
+        raise refusal(id, kwargs, error) from error
+    if kwargs.get("mapping_seed", 0) >= kwargs.get("n_actions", 5):
+        raise EnvironmentInputError(f"{id}: mapping_seed={kwargs['mapping_seed']}; it must be smaller than n_actions")
     kind = type(env)
     if kind.step is importlib.import_module("gymnax.environments.environment").Environment.step:
         # gymnax's own `step` computes a reset at every step.
         env.__class__ = type(kind.__name__, (kind,), {"step": jax.jit(step_and_reset, static_argnums=0)})
+    try_out(id, kwargs, env, params)
     return env, params
 
 
-def _make_brax(id: str, max_steps_in_episode: int = 1000, **kwargs: Any) -> tuple[Any, Any]:
+def _make_brax(id: str, kwargs: dict[str, Any]) -> tuple[Any, Any]:
     suite, _, name = id.partition("/")
-    backend = kwargs.setdefault("backend", "generalized" if suite == "brax" else "mjx")
-    if backend not in BRAX_BACKENDS:
-        raise EnvironmentInputError(f"{id}: unknown backend {backend!r}; choose one of {', '.join(BRAX_BACKENDS)}")
-    if suite == "mjx" and backend != "mjx":
-        raise EnvironmentInputError(f'{id} has the backend "mjx"; write "brax/{name}" to choose {backend!r}')
     with _without_brax_chatter():
         brax = importlib.import_module("brax.envs")
         adapter = importlib.import_module("jaxpg_envs.brax_adapter")
-        _refuse_unknown(id, kwargs, brax._envs[name], "max_steps_in_episode")
+        kwargs = {"backend": "generalized" if suite == "brax" else "mjx"} | kwargs
+        kwargs = checked_options(id, kwargs, kinds(brax._envs[name]) | {"max_steps_in_episode": int})
+        backend = kwargs["backend"]
+        if backend not in BRAX_BACKENDS:
+            raise EnvironmentInputError(f"{id}: unknown backend {backend!r}; choose one of {', '.join(BRAX_BACKENDS)}")
+        if suite == "mjx" and backend != "mjx":
+            raise EnvironmentInputError(f'{id} has the backend "mjx"; write "brax/{name}" to choose {backend!r}')
+        limit = {option: value for option, value in kwargs.items() if option == "max_steps_in_episode"}
+        theirs = {option: value for option, value in kwargs.items() if option not in limit}
         try:
-            physics = brax.get_environment(name, **kwargs)
-        except (AssertionError, KeyError, TypeError, ValueError) as error:
-            raise EnvironmentInputError(f"{id} refuses {_written(kwargs)}: {error}") from error
-    env = adapter.BraxEnvironment(physics, id, max_steps_in_episode)
+            physics = brax.get_environment(name, **theirs)
+        except Exception as error:  # whatever a constructor raises
+            raise refusal(id, kwargs, error) from error
+        env = adapter.BraxEnvironment(physics, id, **limit)
     return env, env.default_params
 
 
-def _make_quality_diversity(id: str, **kwargs: Any) -> tuple[Any, Any]:
+def _make_quality_diversity(id: str, kwargs: dict[str, Any]) -> tuple[Any, Any]:
     with _without_brax_chatter():
         factory = functools.partial(importlib.import_module("jaxpg_envs.quality_diversity_brax").make, id.removeprefix("brax/"))
-        _refuse_unknown(id, kwargs, factory)
-        env = factory(**kwargs)
+        env = factory(**checked_options(id, kwargs, kinds(factory)))
     return env, env.default_params
 
 
-def _make_from_suite(suite: str, name: str, **kwargs: Any) -> tuple[Any, Any]:
+def _make_from_suite(suite: str, name: str, kwargs: dict[str, Any]) -> tuple[Any, Any]:
     id = f"{suite}/{name}"
     with _without_brax_chatter():
         try:
             adapter = importlib.import_module(f"jaxpg_envs.{suite}_adapter")
         except ModuleNotFoundError as error:
             raise EnvironmentInputError(f"{id} is not installed ({error}): {how_to_install(suite)}") from error
-        _refuse_unknown(id, kwargs, adapter.make)
+        kwargs = checked_options(id, kwargs, kinds(adapter.make))
         try:
             env = adapter.make(name, **kwargs)
-        except (AssertionError, AttributeError, KeyError, TypeError, ValueError) as error:
-            raise EnvironmentInputError(f"{id} refuses {_written(kwargs)}: {error}") from error
+        except Exception as error:  # whatever a constructor raises
+            raise refusal(id, kwargs, error) from error
+        try_out(id, kwargs, env, env.default_params)
     return env, env.default_params
-
-
-def _refuse_unknown(id: str, kwargs: dict[str, Any], factory: Callable, *others: str) -> None:
-    """Raises `EnvironmentInputError` for keywords that neither `factory` takes nor `others` names."""
-    allowed = _keywords(factory)
-    if allowed is None:
-        return
-    allowed = [*allowed, *others]
-    unknown = [name for name in kwargs if name not in allowed]
-    if unknown:
-        takes = f"it takes {', '.join(allowed)}" if allowed else "it takes none"
-        raise EnvironmentInputError(f"{id}: unknown argument {', '.join(unknown)}; {takes}")
-
-
-def _keywords(factory: Callable) -> list[str] | None:
-    """The keywords `factory` takes, None if any. Where a class passes `**kwargs` on, its base counts."""
-    functions = [factory]
-    if inspect.isclass(factory):
-        functions = [vars(base)["__init__"] for base in factory.__mro__[:-1] if "__init__" in vars(base)]
-    names: list[str] = []
-    for function in functions:
-        parameters = inspect.signature(function).parameters.values()
-        names += [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
-        if all(p.kind != p.VAR_KEYWORD for p in parameters):
-            break
-    else:
-        if not inspect.isclass(factory):
-            return None
-    given = ("self", "sys")  # brax's classes hand `sys` to their base
-    return [name for name in dict.fromkeys(names) if name not in given]
-
-
-def _written(kwargs: dict[str, Any]) -> str:
-    return ", ".join(f"{name}={value!r}" for name, value in kwargs.items()) or "its defaults"
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from jaxpg.algorithm import Algorithm
-from jaxpg.experiment.checkpoints import Checkpoints, to_host
+from jaxpg.experiment.checkpoints import Checkpoints, has_nan, to_host
 
 
 class Best:
@@ -40,6 +40,8 @@ class Best:
         if not is_better.any():
             return
         new = to_host({name: leaf for name, leaf in by_name(states).items() if name in self._like})
+        # A policy of NaNs may act, and even well: it always takes the first action.
+        is_better &= ~np.any([[has_nan(row) for row in leaf] for leaf in new.values()], axis=0)
         old = new if self._leaves is None else self._leaves
         where = lambda leaf: is_better.reshape(-1, *(1,) * (leaf.ndim - 1))
         self._leaves = {name: np.asarray(np.where(where(leaf), leaf, old[name])) for name, leaf in new.items()}

@@ -65,6 +65,11 @@ def from_host(leaves: dict[str, np.ndarray], like: PyTree) -> PyTree:
     return structure.unflatten(restored)
 
 
+def has_nan(leaf: np.ndarray | np.generic) -> bool:
+    """Whether one of the numbers is NaN."""
+    return jax.dtypes.issubdtype(leaf.dtype, np.floating) and bool(np.isnan(leaf).any())
+
+
 def digest(leaves: dict[str, np.ndarray]) -> str:
     """SHA-256 over names, dtypes, shapes and bytes of all leaves: equal digests mean equal to the bit."""
     total = hashlib.sha256()

@@ -7,6 +7,7 @@ import argparse
 import dataclasses
 import decimal
 import fnmatch
+import io
 import itertools
 import json
 import os
@@ -20,9 +21,25 @@ from typing import Annotated, Any, Literal, NoReturn
 import numpy as np
 import tyro
 
-from jaxpg.algorithm import REGISTRY, Field, InputError, fields, lookup, still_read, unknown, unmet
+from jaxpg.algorithm import (
+    LARGEST,
+    LONGEST,
+    REGISTRY,
+    Field,
+    InputError,
+    allowed_value,
+    fields,
+    lookup,
+    still_read,
+    unknown,
+    unmet,
+    whole_number,
+    written,
+)
 from jaxpg.experiment.devices import cache_compiled_programs, use_cpu_devices
 from jaxpg.experiment.errors import RunError
+from jaxpg.experiment.files import LARGEST_CONFIG, read_json
+from jaxpg.experiment.paths import as_path
 from jaxpg.randomness import use_fast_random_bits
 from jaxpg_envs import EnvironmentInputError, UnknownEnvironmentError, registered
 
@@ -40,6 +57,8 @@ Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]  # --name, without a --no-n
 
 def main(arguments: list[str]) -> NoReturn:
     """Runs a command and exits: 0 on success, 2 on bad input, 1 if a run had to stop."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as of standard error: names may hold what it cannot show
     try:
         if not arguments or arguments[0] in ("-h", "--help"):
             print(USAGE, end="")
@@ -65,10 +84,10 @@ def _fail(message: str, code: int) -> NoReturn:
 
 def _parse(kind: type, arguments: list[str], command: str) -> Any:
     description = COMMANDS[command.split()[0]]
-    return tyro.cli(kind, args=arguments, prog=f"jaxpg {command}", description=description, registry=WHOLE_NUMBERS)
+    return tyro.cli(kind, args=arguments, prog=f"jaxpg {command}", description=description, registry=PRIMITIVES)
 
 
-def whole_number(text: str) -> int:
+def typed_whole_number(text: str) -> int:
     """An integer as people type it: 1000000, 1_000_000, 1e6.
 
     Raises:
@@ -83,10 +102,10 @@ def whole_number(text: str) -> int:
     raise ValueError(f"must be a whole number below 1e19, such as 1000000 or 1e6, got {text!r}")
 
 
-WHOLE_NUMBERS = tyro.constructors.ConstructorRegistry()
+PRIMITIVES = tyro.constructors.ConstructorRegistry()
 
 
-@WHOLE_NUMBERS.primitive_rule
+@PRIMITIVES.primitive_rule
 def _whole_numbers(info: Any) -> Any:
     """How tyro reads what is an integer, an optional one, or a tuple of them."""
     many = (typing.get_origin(info.type), typing.get_args(info.type)) == (tuple, (int, ...))
@@ -95,9 +114,23 @@ def _whole_numbers(info: Any) -> Any:
     return tyro.constructors.PrimitiveConstructorSpec(
         nargs="*" if many else 1,
         metavar="[INT [INT ...]]" if many else "INT",
-        instance_from_str=lambda texts: tuple(map(whole_number, texts)) if many else whole_number(texts[0]),
+        instance_from_str=lambda texts: tuple(map(typed_whole_number, texts)) if many else typed_whole_number(texts[0]),
         is_instance=lambda value: True,  # of a default, which the signatures vouch for
         str_from_instance=lambda value: [str(each) for each in (value if many else (value,))],
+    )
+
+
+@PRIMITIVES.primitive_rule
+def _paths(info: Any) -> Any:
+    """How tyro reads what is a path, or an optional one."""
+    if info.type not in (Path, Path | None):
+        return None
+    return tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="PATH",
+        instance_from_str=lambda texts: as_path("it", texts[0]),
+        is_instance=lambda value: True,
+        str_from_instance=lambda value: [str(value)],
     )
 
 
@@ -204,13 +237,16 @@ class TrainArguments(TrainingArguments):
 def _train(arguments: list[str]) -> None:
     algorithm, rest = _algorithm_first("train", arguments)
     _refuse_as_hyperparameters(TrainArguments, rest)
-    parse = lambda flags: _parse(_with_hyperparameters(TrainArguments, algorithm), flags, f"train {algorithm}")
-    saved = _saved_settings(algorithm, rest)
-    options = parse(saved + rest)  # of two flags of the same name, the later one counts
+    known = fields(lookup(algorithm).config_class)
+    parse = lambda fields: _parse(_with_hyperparameters(TrainArguments, fields), rest, f"train {algorithm}")
+    saved = _saved_settings(algorithm, known, rest)
+    options = parse([field._replace(default=saved.get(field.name, field.default)) for field in known])
     settings = dataclasses.asdict(options.set)
     if saved:  # what is read no more, since the flags chose otherwise, is passed over unless they set it
-        given, known = dataclasses.asdict(parse(rest).set), fields(lookup(algorithm).config_class)
+        given = dataclasses.asdict(parse(known).set)
         settings |= {field.name: given[field.name] for field in known if field.name in given and unmet(field, settings)}
+    if options.total_steps is None:
+        options.total_steps = saved.get("total_steps")
     from jaxpg.experiment.run import run
 
     names = ("eval_every", "eval_episodes", "init_from", "init_optimizer", "wandb")
@@ -231,35 +267,46 @@ def _algorithm_first(command: str, arguments: list[str]) -> tuple[str, list[str]
     return arguments[0], arguments[1:]
 
 
-def _saved_settings(algorithm: str, arguments: list[str]) -> list[str]:
-    """The hyperparameters in the file that `--config` names, as flags; none if it is not given."""
+def _saved_settings(algorithm: str, known: list[Field], arguments: list[str]) -> dict[str, Any]:
+    """The hyperparameters in the file that `--config` names, checked; none if it is not given.
+
+    Raises:
+      InputError: it cannot be read, is no configuration of the algorithm, or one of its values is none of the field's.
+    """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--config", nargs="?")
     path = parser.parse_known_args(arguments)[0].config
     if path is None:
-        return []
+        return {}
     try:
-        saved = json.loads(Path(path).read_text())
-        owner, values = saved["algorithm"], dict(saved["config"])
+        saved = read_json(as_path("--config", path).resolve(), LARGEST_CONFIG)
+        owner, values = saved["algorithm"], saved["config"]
+        if not isinstance(values, dict):
+            raise TypeError("it holds no hyperparameters by name")
+    except InputError:
+        raise
     except OSError as error:
         raise InputError(f"--config: cannot read {path}: {error.strerror}") from error
     except (ValueError, TypeError, KeyError) as error:
         raise InputError(f"--config: {path} is no configuration: give a sweep's best.json or a run's config.json") from error
+    where = f"--config: {path}"
     if owner != algorithm:
-        raise InputError(f"--config: {path} is a configuration of {owner!r}, not of {algorithm!r}")
-    if "versions" in saved:  # a run's, maybe of an earlier version, which accepted what nobody read
-        values = still_read(algorithm, values)
-    known = [field.name for field in fields(lookup(algorithm).config_class)]
+        raise InputError(f"{where} is a configuration of {written(owner)}, not of {algorithm!r}")
+    by_name = {field.name: field for field in known}
+    is_run = "versions" in saved  # maybe of an earlier version, which accepted what nobody read
+    for name in values:
+        if name not in by_name and not is_run:
+            raise InputError(f"{where}: {algorithm} has no hyperparameter {unknown(name, by_name)}")
+    allowed = {
+        name: allowed_value(f"{where}: {algorithm}: {name}", by_name[name], value)
+        for name, value in values.items()
+        if name in by_name
+    }
     if not saved.get("final", True):
-        part = f"{saved.get('finished_configurations')} of {saved.get('num_configurations')} configurations"
-        print(f"jaxpg: warning: {path} is not final: {part} are finished; complete the sweep with --resume", file=sys.stderr)
-    flags = []
-    for name, value in values.items():
-        if name not in known:
-            raise InputError(f"--config: {path}: {algorithm} has no hyperparameter {unknown(name, known)}")
-        flags.append("--total-steps" if name == "total_steps" else f"--set.{name.replace('_', '-')}")
-        flags += map(str, value if isinstance(value, list) else [value])
-    return flags
+        finished, number = (written(saved.get(name)) for name in ("finished_configurations", "num_configurations"))
+        part = f"{finished} of {number} configurations are finished"
+        print(f"jaxpg: warning: {path} is not final: {part}; complete the sweep with --resume", file=sys.stderr)
+    return still_read(algorithm, allowed) if is_run else allowed
 
 
 def _refuse_as_hyperparameters(base: type, arguments: list[str]) -> None:
@@ -273,8 +320,8 @@ def _refuse_as_hyperparameters(base: type, arguments: list[str]) -> None:
 
 def _common(options: TrainingArguments) -> dict[str, Any]:
     """What `run` and `sweep` both take; also wakes the devices."""
-    if options.total_steps is not None and options.total_steps < 1:
-        raise InputError(f"--total-steps must be at least 1, got {options.total_steps}")
+    if options.total_steps is not None:
+        whole_number("--total-steps", options.total_steps, 1, LONGEST)
     env_options = dict(_option(text) for text in options.env_options)
     suite = options.env.partition("/")[0]
     use_cpu_devices(options.num_devices, linear_algebra=suite in ("brax", "mjx", "playground") or ":" in options.env)
@@ -284,8 +331,8 @@ def _common(options: TrainingArguments) -> dict[str, Any]:
     return {name: getattr(options, name) for name in names} | {"env_options": env_options, **steps}
 
 
-def _with_hyperparameters(base: type, algorithm: str, **groups: type) -> type:
-    """Arguments with a group `set` of the algorithm's hyperparameters, and other groups."""
+def _with_hyperparameters(base: type, known: list[Field], **groups: type) -> type:
+    """Arguments with a group `set` of the hyperparameters and their defaults, and other groups."""
     hyperparameters = dataclasses.make_dataclass(
         "Hyperparameters",
         [
@@ -294,11 +341,11 @@ def _with_hyperparameters(base: type, algorithm: str, **groups: type) -> type:
                 Annotated[field.kind, tyro.conf.arg(help=field.help), tyro.conf.FlagConversionOff],
                 dataclasses.field(default=field.default),
             )
-            for field in _settable(algorithm)
+            for field in _settable(known)
         ],
     )
     members = {"set": hyperparameters, **groups}
-    steps = next(field for field in fields(lookup(algorithm).config_class) if field.name == "total_steps")
+    steps = next(field for field in known if field.name == "total_steps")
     words = tyro.conf.arg(help=f"{steps.help}, per seed (default: {steps.default})", help_behavior_hint="")
     return dataclasses.make_dataclass(
         "Arguments",
@@ -310,18 +357,18 @@ def _with_hyperparameters(base: type, algorithm: str, **groups: type) -> type:
     )
 
 
-def _settable(algorithm: str) -> list[Field]:
-    """The fields of the configuration that have no flag of their own."""
-    return [field for field in fields(lookup(algorithm).config_class) if field.name != "total_steps"]
+def _settable(known: list[Field]) -> list[Field]:
+    """The fields of a configuration that have no flag of their own."""
+    return [field for field in known if field.name != "total_steps"]
 
 
 def _option(text: str) -> tuple[str, Any]:
     key, equals, value = text.partition("=")
     if not equals:
-        raise InputError(f"--env-options takes KEY=VALUE, got {text!r}")
+        raise InputError(f"--env-options takes KEY=VALUE, got {written(text)}")
     try:
         return key, json.loads(value)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):  # no JSON, or more of it than Python reads
         return key, value
 
 
@@ -357,7 +404,8 @@ class SweepArguments(TrainingArguments):
 def _sweep(arguments: list[str]) -> None:
     algorithm, rest = _algorithm_first("sweep", arguments)
     _refuse_as_hyperparameters(SweepArguments, rest)
-    settable = _settable(algorithm)
+    known = fields(lookup(algorithm).config_class)
+    settable = _settable(known)
     groups = {
         "grid": _texts("Values; all combinations are trained. Layers as 64x64,32.", "A,B,C", settable),
         "range": _texts("Bounds of the random draws.", "LOW,HIGH[,log]", [field for field in settable if field.is_leaf]),
@@ -365,7 +413,7 @@ def _sweep(arguments: list[str]) -> None:
     for name in (field.name.replace("_", "-") for field in settable if not field.is_leaf):
         if any(argument.split("=")[0].replace("_", "-") == f"--range.{name}" for argument in rest):
             raise InputError(f"--range.{name} is not real-valued: give a grid of it, --grid.{name} a,b,c")
-    options = _parse(_with_hyperparameters(SweepArguments, algorithm, **groups), rest, f"sweep {algorithm}")
+    options = _parse(_with_hyperparameters(SweepArguments, known, **groups), rest, f"sweep {algorithm}")
     from jaxpg.experiment.sweep import sweep
 
     grid = {
@@ -406,7 +454,7 @@ def _value(field: Field, text: str) -> Any:
         if field.kind is bool:
             return {"True": True, "False": False}[text]
         if typing.get_origin(field.kind) is tuple:
-            return [whole_number(size) for size in text.split("x")]
+            return [typed_whole_number(size) for size in text.split("x")]
         return float(text) if field.kind in (int, float) else text
     except (ValueError, KeyError):
         return text
@@ -474,8 +522,7 @@ def _evaluate(arguments: list[str]) -> None:
     from jaxpg.experiment.saved import load
     from jaxpg.experiment.statistics import bootstrap_interval, interquartile_mean
 
-    if options.episodes < 1:
-        raise InputError(f"--episodes must be at least 1, got {options.episodes}")
+    whole_number("--episodes", options.episodes, 1, LARGEST)
     use_fast_random_bits()
     cache_compiled_programs()
     warn = lambda text: print(f"jaxpg: warning: {text}", file=sys.stderr)

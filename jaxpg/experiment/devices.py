@@ -9,7 +9,8 @@ import jaxlib.version
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxpg.algorithm import InputError
+from jaxpg.algorithm import InputError, whole_number
+from jaxpg.counting import divisors
 from jaxpg.randomness import use_fast_random_bits
 
 HAS_ACCELERATOR = importlib.util.find_spec("jax_plugins") is not None
@@ -21,6 +22,9 @@ COMPILER_OPTIONS = (
     else None
 )
 """Of a run's programs: the same bits whether or not `use_cpu_devices` was called."""
+
+
+MOST_CPU_DEVICES = 256  # where there are fewer cores: each takes threads and memory
 
 
 def use_cpu_devices(count: int, linear_algebra: bool = True) -> None:
@@ -36,10 +40,9 @@ def use_cpu_devices(count: int, linear_algebra: bool = True) -> None:
         generalized and mjx. Without it, two devices are a third faster, and such a program never ends.
 
     Raises:
-      InputError: `count` is not positive, or JAX is already in use with another number of devices.
+      InputError: `count` is not positive or beyond all cores, or JAX is already in use with another number of devices.
     """
-    if count < 1:
-        raise InputError(f"the number of devices must be at least 1, got {count}")
+    count = whole_number("the number of devices", count, 1, max(MOST_CPU_DEVICES, os.cpu_count() or 1))
     if not HAS_ACCELERATOR:
         # Threads of XLA's pool. A batched LAPACK kernel on each of several devices blocks a thread while it waits for work that
         # needs one more; otherwise, threads beyond the devices only get into each other's way.
@@ -67,9 +70,9 @@ def seed_mesh(num_seeds: int, num_devices: int) -> Mesh:
     if num_devices < 1 or num_seeds < 1:
         raise InputError(f"num_seeds and num_devices must be at least 1, got {num_seeds} and {num_devices}")
     if num_seeds % num_devices:
-        divisors = ", ".join(str(n) for n in range(1, num_seeds + 1) if num_seeds % n == 0)
+        possible = ", ".join(map(str, divisors(num_seeds)))
         raise InputError(
-            f"num_seeds = {num_seeds} does not divide among num_devices = {num_devices}; it divides among {divisors}"
+            f"num_seeds = {num_seeds} does not divide among num_devices = {num_devices}; it divides among {possible}"
         )
     available = jax.devices()
     if num_devices > len(available):

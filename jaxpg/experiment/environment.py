@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 import jaxpg_envs
-from jaxpg.algorithm import InputError
+from jaxpg.algorithm import InputError, written
 from jaxpg.errors import name_of
 from jaxpg_envs.registry import own_factory
 
@@ -41,6 +41,8 @@ def find_environment(env: Any, env_options: Mapping[str, Any] | None = None, env
     Raises:
       InputError: it is none of them, or has options that it cannot take.
     """
+    if not isinstance(env_options, Mapping | None) or not all(isinstance(name, str) for name in env_options or {}):
+        raise InputError(f"env_options must be a mapping from names to values, got {written(env_options)}")
     options = dict(env_options or {})
     is_object = hasattr(env, "reset") and not isinstance(env, type)
     if env_params is not None and not is_object:
@@ -58,7 +60,9 @@ def find_environment(env: Any, env_options: Mapping[str, Any] | None = None, env
         source = {"class": reference(type(env)), "fingerprint": fingerprint(env, params)}
         return Environment(name_of(env), env, params, source)
     if not callable(env) or isinstance(env, type):
-        raise InputError(f"env must be a name, an environment object or a function that returns (env, params), got {env!r}")
+        raise InputError(
+            f"env must be a name, an environment object or a function that returns (env, params), got {written(env)}"
+        )
     if not is_importable(env):
         raise InputError(
             f"{reference(env)} cannot be found again by a resumed run: give a function of a module, or the environment object"

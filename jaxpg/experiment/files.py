@@ -17,6 +17,7 @@ from typing import Any
 from jaxpg.errors import InputError
 
 LARGEST = 2**28  # bytes of a JSON file that we read
+LARGEST_CONFIG = 2**24  # of a configuration
 LOCK = ".lock"
 CANNOT_LOCK = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 
@@ -103,6 +104,15 @@ def require_no_links(folder: Path, names: tuple[str, ...]) -> None:
     for path in [*(folder / name for name in names), *inside]:
         if path.is_symlink():
             raise InputError(f"{path} is a link, where a file of jaxpg's is expected: put the file itself there, or remove it")
+
+
+def require_writable(folder: Path) -> None:
+    """Raises `InputError` if the folder cannot be made, or not be written to. Nothing on disk is changed."""
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    fault = None if there.is_dir() else errno.ENOTDIR
+    fault = errno.EACCES if fault is None and not os.access(there, os.W_OK | os.X_OK) else fault
+    if fault is not None:
+        raise InputError(f"cannot write to the output folder {folder}: {there}: {os.strerror(fault)}")
 
 
 @contextlib.contextmanager

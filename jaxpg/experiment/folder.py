@@ -9,12 +9,37 @@ from pathlib import Path
 from typing import Any
 
 from jaxpg.algorithm import InputError, fields, lookup, plain_value, shortest, still_read
-from jaxpg.experiment.files import read_json, remove_remains, require_no_links, write_atomically
+from jaxpg.experiment.files import (
+    LARGEST_CONFIG,
+    read_json,
+    remove_remains,
+    require_no_links,
+    require_writable,
+    write_atomically,
+)
 
 PACKAGES = ("jaxpg", "jax", "jaxlib", "flax", "optax", "distrax", "gymnax", "brax", "mujoco-mjx", "numpy")
 RUN_FILES = ("summary.json", "checkpoints", "metrics.jsonl")
-LARGEST_CONFIG = 2**24  # bytes
 BOUNDS = {"seed": (0, 2**32), "num_seeds": (1, 2**31), "num_devices": (1, 2**31)}
+SUMMARY: dict[str, Any] = {
+    "algorithm": str,
+    "env": str,
+    "seed": int,
+    "num_seeds": int,
+    "total_steps": int,
+    "returns": list,
+    "iqm_ci": list,
+}
+SUMMARY |= {"env_steps_per_second": int | float, "compile_seconds": int | float, "state_digest": str}
+SUMMARY |= {"iqm": int | float | None, "initial_iqm": int | float | None}
+_is_count = lambda x: type(x) is int and x > 0
+_has = lambda x, kinds: isinstance(x, dict) and {name: type(value) for name, value in x.items()} == kinds
+OPTIONAL: dict[str, Callable[[Any], bool]] = {
+    "evaluation": lambda x: _has(x, {"every_steps": int, "episodes": int}) and all(map(_is_count, x.values())),
+    "init_from": lambda x: _has(x, {"folder": str, "optimizer": bool}),
+    "lengthened_from": lambda x: isinstance(x, list) and all(map(_is_count, x)),
+    "env_source": lambda x: isinstance(x, dict) and all(isinstance(text, str) for text in x.values()),
+}
 PICTURES = ("curve.png", "behaviour.png", "behaviour.html", "experts.png", "repertoire.png", "sweep.png")
 
 
@@ -62,6 +87,7 @@ def read_description(folder: Path, kind: str = "run") -> dict[str, Any]:
         if not isinstance(description, dict):
             raise ValueError("it is not a JSON object")
         faulty = [name for name, kind in sorted(kinds.items()) if not isinstance(description.get(name), kind)]
+        faulty += [name for name, is_valid in OPTIONAL.items() if name in description and not is_valid(description[name])]
         faulty += [name for name in sorted(BOUNDS) if name not in faulty and not _is_within(description[name], *BOUNDS[name])]
         if faulty:
             raise ValueError(f"it has no valid {', '.join(faulty)}")
@@ -88,7 +114,7 @@ def check_folder(
       The results, if there are any: the summary of a run that is complete.
 
     Raises:
-      InputError: the folder cannot be read, holds another run, or holds a run and `resume` is not set.
+      InputError: the folder cannot be made or used, holds another run, or holds a run and `resume` is not set.
     """
     config, results, kind = folder / "config.json", folder / files[0], kind_of(description)
     require_no_links(folder, ("config.json", "latest_checkpoint.json", "best", *files, *PICTURES))
@@ -101,6 +127,7 @@ def check_folder(
             return _read_results(results) if results.exists() else None
         if any((folder / name).exists() for name in files):
             raise InputError(f"{folder} holds the remains of a {kind} without its config.json: choose another --out")
+        require_writable(folder)
     except OSError as error:
         raise InputError(f"cannot read the output folder {folder}: {error}") from error
     return None
@@ -141,6 +168,10 @@ def _read_results(path: Path) -> dict[str, Any]:
         results = read_json(path)
         if not isinstance(results, dict):
             raise ValueError("it is not a JSON object")
+        kinds = SUMMARY if path.name == RUN_FILES[0] else {}
+        faulty = [name for name, kind in kinds.items() if not isinstance(results.get(name), kind)]
+        if faulty:
+            raise ValueError(f"it has no valid {', '.join(faulty)}")
     except ValueError as error:
         raise InputError(f"{path} is damaged ({error}): delete it, then continue with --resume") from error
     return results

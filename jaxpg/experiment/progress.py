@@ -65,7 +65,8 @@ class RunProgress:
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, traceback: TracebackType | None) -> None:
-        self._bar.stop()
+        with contextlib.suppress(OSError):  # the terminal is gone
+            self._bar.stop()
 
     def retitle(self, title: str) -> None:
         """Says what is going on now."""

@@ -22,17 +22,18 @@ from jax.sharding import Mesh, NamedSharding
 from jaxtyping import PyTree
 from rich.console import Console
 
-from jaxpg.algorithm import Algorithm, InputError, Metrics, make
+from jaxpg.algorithm import LARGEST, LONGEST, Algorithm, InputError, Metrics, make, whole_number
 from jaxpg.counting import LARGE
 from jaxpg.experiment import logs
 from jaxpg.experiment.best import Best
-from jaxpg.experiment.checkpoints import Checkpoints, digest, to_host
+from jaxpg.experiment.checkpoints import Checkpoints, digest, has_nan, to_host
 from jaxpg.experiment.devices import seed_mesh
 from jaxpg.experiment.environment import Environment, find_environment
 from jaxpg.experiment.errors import RunError, advice
 from jaxpg.experiment.evaluation import EVALUATION_EPISODES, evaluate_run
 from jaxpg.experiment.files import only_writer, write_atomically
 from jaxpg.experiment.folder import check_folder, describe, read_description, write_description
+from jaxpg.experiment.paths import as_path
 from jaxpg.experiment.pictures import draw_behaviour, draw_repertoire
 from jaxpg.experiment.plots import plot_learning_curves, read_curves
 from jaxpg.experiment.program import (
@@ -104,13 +105,17 @@ def run(
       The content of `summary.json`.
 
     Raises:
-      InputError: a bad name or value, or a folder that cannot be used.
-      RunError: NaN in training, a full disk, or checkpoints that cannot be read; everything saved before is kept.
+      InputError: a bad name or value, a folder that cannot be used or that another process trains in, or more memory needed
+        than there is.
+      RunError: what is not finite was collected or learned, a full disk or memory, or checkpoints that cannot be read;
+        everything saved before is kept.
+      KeyboardInterrupt, SystemExit: SIGINT; SIGTERM or SIGHUP. The chunk that was being computed is saved, unless it would
+        have taken more than ten seconds; a second signal does at once what it does elsewhere.
     """
     # In a notebook, lines of text: a live bar there needs more packages.
     console = console or Console(stderr=True, force_jupyter=False)
-    folder = Path(out)
-    require_seed(seed)
+    folder = as_path("out", out)
+    seed, num_seeds, num_devices = require_numbers(seed, num_seeds, num_devices)
     mesh = seed_mesh(num_seeds, num_devices)
     if wandb is not None:
         logs.require_wandb()
@@ -120,7 +125,7 @@ def run(
     elif eval_episodes != 16:
         raise InputError("eval_episodes needs eval_every, the environment steps from one evaluation to the next")
     if init_from is not None:
-        given["init_from"] = {"folder": str(Path(init_from).absolute()), "optimizer": init_optimizer}
+        given["init_from"] = {"folder": str(as_path("init_from", init_from).absolute()), "optimizer": init_optimizer}
     elif init_optimizer:
         raise InputError("init_optimizer needs init_from, the folder of a run")
     if resume and (folder / "config.json").exists():  # what is not given is as before
@@ -140,9 +145,9 @@ def run(
         if exists:  # at once: what is in it may change otherwise
             held.enter_context(only_writer(folder, warn))
         summary = check_folder(folder, description, resume, warn)
-        if resume:
-            warn_of_other_actions(read_description(folder) if exists else description, agent, environment, warn)
-        if summary is not None and summary.get("total_steps", math.inf) >= agent.num_updates * agent.env_steps_per_update:
+        if exists:
+            warn_of_other_actions(read_description(folder), agent, environment, warn)
+        if summary is not None and summary["total_steps"] >= agent.num_updates * agent.env_steps_per_update:
             say(console, f"the run in {folder} is complete: nothing left to do")
             return summary
         # Only now the costly part: whatever the user could have mistaken has been checked.
@@ -157,7 +162,8 @@ def run(
             with told_when_out_of_memory(lambda: f"{how_to_fit(agent, num_seeds)}. {Checkpoints(folder).kept()}"):
                 return _run(programs, description, agent, environment, begin, mesh, folder, wandb, console)
         except Stopped as stopped:
-            say(console, str(stopped))
+            with contextlib.suppress(OSError):  # the terminal is gone
+                say(console, str(stopped))
             raise (KeyboardInterrupt() if stopped.number == signal.SIGINT else SystemExit(128 + stopped.number)) from None
         except OSError as error:
             raise RunError(
@@ -167,10 +173,8 @@ def run(
 
 def _evaluation(every: int | float, episodes: int | float) -> dict[str, int]:
     """The evaluations during a run, as `config.json` has them."""
-    for name, value in (("eval_every", every), ("eval_episodes", episodes)):
-        if not float(value).is_integer() or value < 1:
-            raise InputError(f"{name} must be a positive whole number, got {value!r}")
-    return {"every_steps": int(every), "episodes": int(episodes)}
+    steps, episodes = whole_number("eval_every", every, 1, LONGEST), whole_number("eval_episodes", episodes, 1, LARGEST)
+    return {"every_steps": steps, "episodes": episodes}
 
 
 def _warm_start(description: dict[str, Any], like: PyTree) -> Callable[[PyTree], PyTree]:
@@ -212,10 +216,13 @@ def require_trainable(name: str, agent: Algorithm, num_seeds: int) -> PyTree:
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct((num_seeds, *x.shape), x.dtype), state)
 
 
-def require_seed(seed: int) -> None:
-    """Raises `InputError` if a random key cannot be made of the seed without loss."""
-    if not 0 <= seed < 2**32:
-        raise InputError(f"seed must lie in [0, 2^32), got {seed}")
+def require_numbers(seed: Any, num_seeds: Any, num_devices: Any) -> tuple[int, int, int]:
+    """The three as `int`; raises `InputError` if one is none, or a random key cannot be made of the seed without loss."""
+    return (
+        whole_number("seed", seed, 0, 2**32 - 1),
+        whole_number("num_seeds", num_seeds, 1, LARGEST),
+        whole_number("num_devices", num_devices, 1, LARGEST),
+    )
 
 
 class Programs(NamedTuple):
@@ -399,7 +406,7 @@ def _train(
             checkpoints.save(row["update"], leaves, length | {"seconds": seconds})
             last_save = time.perf_counter()
             save_cost = last_save - now
-        if stopping and not finished:
+        if stopping:
             raise Stopped(stop, f"after update {row['update']}, which is saved")
         speed = num_seeds * (row["update"] - first) * agent.env_steps_per_update / (seconds - before)
         left = (seconds - before) / (row["update"] - first) * (agent.num_updates - row["update"])
@@ -437,7 +444,7 @@ def require_sound(leaves: dict[str, np.ndarray], update: int, checkpoints: Check
     An environment may have its reasons for one in its own state.
     """
     for name, leaf in leaves.items():
-        if np.issubdtype(leaf.dtype, np.floating) and "env_state" not in name.split(".") and np.isnan(leaf).any():
+        if "env_state" not in name.split(".") and has_nan(leaf):
             raise RunError(
                 f"training stopped: {name} of the state after update {update} holds NaN. {checkpoints.kept()}, from before. "
                 "A smaller learning rate often helps"

@@ -15,6 +15,7 @@ from jaxpg.experiment.best import restore_best
 from jaxpg.experiment.checkpoints import Checkpoints
 from jaxpg.experiment.environment import Environment, find_again, find_environment
 from jaxpg.experiment.folder import read_description
+from jaxpg.experiment.paths import as_path
 from jaxpg.on_policy import OnPolicyConfig
 from jaxpg.replay import Buffer, grow_buffer
 from jaxpg.spaces import box_bounds, is_box
@@ -62,7 +63,7 @@ def load(
       InputError: there is no run in the folder, it has no such checkpoint, or its environment cannot be found.
       RunError: none of its checkpoints can be read.
     """
-    folder = Path(folder)
+    folder = as_path("folder", folder)
     if checkpoint not in ("last", "best"):
         raise InputError(f"checkpoint must be last or best, got {checkpoint!r}")
     description = read_description(folder)

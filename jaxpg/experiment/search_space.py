@@ -1,6 +1,7 @@
 """What a sweep searches: grids and ranges of hyperparameters, checked, and the configurations they make."""
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ from jaxpg.algorithm import Field, InputError, check_value, plain_value, require
 from jaxpg.experiment.sweep_picture import value_text
 
 Configuration = dict[str, Any]  # the swept fields and their values
+MOST_CONFIGURATIONS = 1_000_000
 
 
 def in_order(algorithm: str, known: dict[str, Field], swept: Mapping[str, Any]) -> dict[str, Any]:
@@ -32,15 +34,13 @@ def check_space(
     """Checks what a sweep is asked to search.
 
     Raises:
-      InputError: nothing to search, a field given twice, an empty grid, a range of what is not real-valued, or ranges without
-        a number of draws.
+      InputError: nothing to search or too much, a field given twice, an empty grid, a range of what is not real-valued, or
+        ranges without a number of draws.
     """
     if ranges and random is None:
         raise InputError("ranges need a number of draws: --random N")
     if random is not None and not ranges:
         raise InputError("--random draws from ranges, and there are none: --range.FIELD low,high or low,high,log")
-    if random is not None and random < 1:
-        raise InputError(f"the number of random draws must be at least 1, got {random}")
     if not grid and not ranges:
         raise InputError("a sweep needs a grid or ranges: --grid.FIELD a,b,c, or --random N with --range.FIELD low,high")
     for one, other, words in (
@@ -56,6 +56,11 @@ def check_space(
             raise InputError(f"{algorithm}: the grid of {name} must be a sequence of values, got {written(values)}")
         if len(values) == 0:
             raise InputError(f"{algorithm}: the grid of {name} is empty")
+    number = (random or 1) * math.prod(map(len, grid.values()))
+    if number > MOST_CONFIGURATIONS:
+        raise InputError(
+            f"a sweep has at most {MOST_CONFIGURATIONS} configurations, this one has {number}: take fewer values or draws"
+        )
     for name in ranges:
         if not known[name].is_leaf:
             raise InputError(

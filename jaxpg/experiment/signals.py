@@ -104,3 +104,5 @@ def stop_when_asked() -> Iterator[Stop]:
     finally:
         for number, handler in outside.items():
             signal.signal(number, handler)
+    if stop.number is not None:  # too late to be noticed within
+        signal.raise_signal(stop.number)

@@ -36,6 +36,7 @@ from jaxpg.algorithm import (
     plain_value,
     shortest,
     unmet,
+    whole_number,
 )
 from jaxpg.experiment.devices import seed_mesh
 from jaxpg.experiment.environment import find_environment
@@ -44,10 +45,12 @@ from jaxpg.experiment.evaluation import EVALUATION_EPISODES, evaluation_keys, me
 from jaxpg.experiment.files import only_writer, write_atomically
 from jaxpg.experiment.folder import check_folder, describe, write_description
 from jaxpg.experiment.logs import finite_or_none
+from jaxpg.experiment.paths import as_path
 from jaxpg.experiment.program import SEEDS, compile_step, faults, over_seeds, told_when_out_of_memory
 from jaxpg.experiment.progress import RunProgress, say
-from jaxpg.experiment.run import CHUNKS, require_seed, require_trainable
+from jaxpg.experiment.run import CHUNKS, require_numbers, require_trainable
 from jaxpg.experiment.search_space import (
+    MOST_CONFIGURATIONS,
     Configuration,
     check_space,
     checked_range,
@@ -107,11 +110,12 @@ def sweep(
       RunError: a full disk, or a group that does not fit in the device's memory; finished groups are kept.
     """
     console = console or Console(stderr=True, force_jupyter=False)
-    folder = Path(out)
+    folder = as_path("out", out)
     known = {field.name: field for field in fields(lookup(algorithm).config_class)}
     grid, ranges = in_order(algorithm, known, grid or {}), in_order(algorithm, known, ranges or {})
+    random = None if random is None else whole_number("the number of random draws", random, 1, MOST_CONFIGURATIONS)
     check_space(algorithm, known, grid, ranges, random, hyperparameters)
-    require_seed(seed)
+    seed, num_seeds, num_devices = require_numbers(seed, num_seeds, num_devices)
     mesh = _mesh(known, grid, random, num_seeds, num_devices)
     environment = find_environment(env, env_options, env_params)
     values = {name: checked_values(algorithm, known[name], grid[name]) for name in grid}
@@ -154,8 +158,6 @@ def sweep(
 
 def _mesh(known: dict[str, Field], grid: dict[str, Any], random: int | None, num_seeds: int, num_devices: int) -> Mesh:
     """The devices that share the pairs of a group; all groups have the same size."""
-    if num_seeds < 1 or num_devices < 1:
-        raise InputError(f"num_seeds and num_devices must be at least 1, got {num_seeds} and {num_devices}")
     configurations = (random or 1) * math.prod(len(values) for name, values in grid.items() if known[name].is_leaf)
     if num_devices > configurations * num_seeds:
         raise InputError(

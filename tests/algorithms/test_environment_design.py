@@ -96,6 +96,7 @@ def test_an_update_keeps_the_state_in_shape(name):
     assert describe(after) == describe(before)
     assert {x.shape for x in metrics.values()} == {()}
     assert {"episodes", "episode_return", "episode_length", "episode_solved"} <= set(metrics)
+    assert {"nonfinite_rewards", "nonfinite_observations"} <= set(metrics)
 
 
 @pytest.mark.parametrize("name", DESIGNERS)
@@ -104,6 +105,7 @@ def test_the_student_learns_and_nothing_is_traced_again(name):
     assert compiled(name)[1]._cache_size() == 1
     assert differs(run[-1].learner.params, run[0].learner.params)
     assert all(jnp.isfinite(value) for metrics in rows for value in metrics.values())
+    assert all(metrics["nonfinite_rewards"] == metrics["nonfinite_observations"] == 0 for metrics in rows)
     assert run[-1].updates == len(rows)
 
 

@@ -486,6 +486,7 @@ def test_generations_keep_the_state_in_shape_trace_once_and_never_lose(name, run
     assert Cliff.traces == traces
     assert run.update._cache_size() == 1
     assert all(np.isfinite(value) for value in run.metrics.values())
+    assert run.metrics["rejected"] == 0
     for before, after in zip(run.states, run.states[1:], strict=False):
         assert (after.repertoire.fitnesses >= before.repertoire.fitnesses).all()
     filled = run.states[-1].repertoire.filled

@@ -42,7 +42,6 @@ def jaxpg(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("NPROC", "1")
     monkeypatch.delenv("COLUMNS", raising=False)  # else lines are as long as in the terminal that it is of
-    monkeypatch.setattr("signal.signal", lambda *_: None)
 
     def call(arguments):
         with pytest.raises(SystemExit) as end:

@@ -8,6 +8,7 @@ import time
 import jax
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 
 from jaxpg.experiment import RunError
@@ -151,6 +152,61 @@ def test_any_damaged_file_of_the_newest_is_noticed_or_harmless(saved_once, tmp_p
     assert fell_back >= 2
 
 
+RECORDS = [
+    {"update": 6},
+    {"update": "9"},
+    {"update": True},
+    {"update": None},
+    {"seconds": 5.5},
+    {"seconds": "4.5"},
+    {"seconds": -1},
+    {"seconds": 1e999},
+    {"total_steps": 7},
+    {"total_steps": [7]},
+    {"digest": 0},
+    {"another": 1},
+]
+
+
+@pytest.mark.parametrize("is_old", [False, True])
+@pytest.mark.parametrize("change", RECORDS)
+def test_another_record_is_noticed(saved, change, is_old):
+    """In a checkpoint of today's, any; in one of version 0.2, whose digest is that of the leaves, all that cannot be."""
+    path = saved / "checkpoints" / "9" / "record" / "metadata"
+    record = json.loads(path.read_text())
+    if is_old:
+        record["digest"] = digest(to_host(a_state(9)))
+    path.write_text(json.dumps(record))
+    assert restore(saved) == (9, [])
+    path.write_text(json.dumps(record | change))
+    update, warnings = restore(saved)
+    if is_old and change in ({"seconds": 5.5}, {"total_steps": 7}, {"another": 1}):
+        assert (update, warnings) == (9, [])
+    else:
+        assert (update, "checkpoint after update 9 is damaged" in warnings[0]) == (6, True)
+
+
+@pytest.mark.parametrize("record", ["[]", "null", "[" * 10**5, '{"update": 9}'])
+def test_a_record_that_is_none_is_noticed(saved, record):
+    (saved / "checkpoints" / "9" / "record" / "metadata").write_text(record)
+    assert restore(saved)[0] == 6
+
+
+def test_reading_while_another_process_saves(saved, monkeypatch):
+    """The checkpoints that were listed are gone when they are read."""
+    open_checkpoint, left = ocp.Checkpointer.restore, [2]
+
+    def restore_late(*args, **kwargs):
+        if left:
+            for _ in range(left.pop()):
+                update = Checkpoints(saved).updates()[-1] + 3
+                Checkpoints(saved).save(update, to_host(a_state(update)), {})
+        return open_checkpoint(*args, **kwargs)
+
+    monkeypatch.setattr(ocp.Checkpointer, "restore", restore_late)
+    assert restore(saved) == (15, [])
+
+
 def test_the_newest_all_emptied_or_its_folder_gone(saved):
     for path in (saved / "checkpoints" / "9").rglob("*"):
         if path.is_file():
@@ -191,6 +247,8 @@ def test_damaged_checkpoints_are_set_aside_and_written_again(saved):
     assert checkpoints.updates() == [6]
     checkpoints.save(9, to_host(a_state(9)), {})
     assert restore(saved) == (9, [])
+    checkpoints.set_aside(after=6)
+    assert sorted(path.name for path in (saved / "checkpoints").glob("9*")) == ["9.damaged", "9.damaged1"]
 
 
 # --- Saving fails ---------------------------------------------------------------------------------------------------------
@@ -254,6 +312,17 @@ def test_only_the_late_errors_of_a_failed_save_are_dropped(saved, monkeypatch):
     assert told == ["another"]
 
 
+def test_a_failed_save_keeps_a_checkpoint_of_the_same_number(saved, monkeypatch):
+    before = content(saved)
+    with pytest.raises(RunError, match=r"update 9 could not be saved: .*9 is there already\. .* 9 is kept"):
+        Checkpoints(saved).save(9, to_host(a_state(1)), {})
+    monkeypatch.setattr("orbax.checkpoint.CheckpointManager.save", no_space)
+    with pytest.raises(RunError):
+        Checkpoints(saved).save(9, to_host(a_state(1)), {})
+    assert content(saved) == before
+    assert restore(saved) == (9, [])
+
+
 def test_a_failed_save_removes_nothing_else(saved, monkeypatch):
     Checkpoints(saved).save(90, to_host(a_state(90)), {})
     monkeypatch.setattr("orbax.checkpoint.CheckpointManager.save", no_space)
@@ -272,13 +341,3 @@ def test_the_remains_of_a_killed_save_are_removed_by_the_next_one_only(saved):
     Checkpoints(saved).save(12, to_host(a_state(12)), {})
     assert not remains.exists()
     assert restore(saved) == (12, [])
-
-
-def test_a_file_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
-    path = tmp_path / "file.json"
-    write_atomically(path, "old")
-    monkeypatch.setattr(os, "fsync", no_space)
-    with pytest.raises(OSError, match="No space left"):
-        write_atomically(path, "new")
-    assert path.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [path]

@@ -60,7 +60,7 @@ MISTAKES = {
     f"train ppo {CART_POLE} --set.num-envs=-Infinity": ["--set.num-envs: must be a whole number", "got '-Infinity'"],
     f"train ppo {CART_POLE} --eval-episodes 3": ["eval_episodes needs eval_every"],
     f"train ppo {CART_POLE} --num-seeds 1.5": ["--num-seeds: must be a whole number", "got '1.5'"],
-    f"train ppo {CART_POLE} --seed -1": ["seed must lie in [0, 2^32), got -1"],
+    f"train ppo {CART_POLE} --seed -1": ["seed must be at least 0, got -1"],
     f"train ppo {CART_POLE} --seed one": ["--seed", "one"],
     f"train ppo {CART_POLE} --num-seeds 0": ["num_seeds", "at least 1", "got 0"],
     f"train ppo {CART_POLE} --num-seeds -2": ["num_seeds", "at least 1", "got -2"],
@@ -116,11 +116,9 @@ def test_a_mistake_is_named_with_what_is_allowed(arguments, jaxpg, finished_run,
 
 def test_the_number_of_devices_is_checked_before_they_are_made(tmp_path):
     """In a process of its own, where JAX has not been started."""
-    result = Command(
-        f"train ppo --env CartPole-v1 --out {tmp_path / 'run'} --num-seeds 3 --num-devices 100000", tmp_path
-    ).wait()
+    result = Command(f"train ppo --env CartPole-v1 --out {tmp_path / 'run'} --num-seeds 3 --num-devices 250", tmp_path).wait()
     assert (result.code, result.stdout) == (2, "")
-    assert "num_seeds = 3 does not divide among num_devices = 100000; it divides among 1, 3" in result.stderr
+    assert "num_seeds = 3 does not divide among num_devices = 250; it divides among 1, 3" in result.stderr
 
 
 def test_a_folder_that_may_not_be_written_to(jaxpg, tmp_path, monkeypatch):

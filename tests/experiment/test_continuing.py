@@ -170,14 +170,17 @@ def test_best_keeps_rows_of_different_updates(tmp_path):
     expected = [row(states[i].learner.params, seed) for seed, i in enumerate((1, 2, 1))]
     for seed in range(3):
         jax.tree.map(np.testing.assert_array_equal, row(kept.learner.params, seed), expected[seed])
+    broken = jax.tree.map(lambda x: x.at[0].set(jnp.nan), states[0].learner.params)
+    best.offer(4, np.array([9.0, 6.0, -3.0]), states[0]._replace(learner=states[0].learner._replace(params=broken)))
+    assert best.record["returns"] == [2.0, 6.0, -3.0]  # whatever a policy of NaNs gets
     assert all(leaf.size < 1000 for leaf in best._leaves.values())  # not the buffer, which no policy reads
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"eval_every": 0}, "eval_every must be a positive whole number, got 0"),
-        ({"eval_every": 100, "eval_episodes": 1.5}, r"eval_episodes must be a positive whole number, got 1\.5"),
+        ({"eval_every": 0}, "eval_every must be at least 1, got 0"),
+        ({"eval_every": 100, "eval_episodes": 1.5}, r"eval_episodes must be a whole number, got 1\.5"),
         ({"init_optimizer": True}, "init_optimizer needs init_from"),
         ({"init_from": "nowhere"}, "nowhere holds no run"),
     ],

@@ -54,6 +54,19 @@ def test_a_resumed_run_continues_after_the_checkpoint(tmp_path, torn):
     assert logs.read_rows(path) == [*ROWS[:2], {**ROWS[2], "seconds": 9.0}]
 
 
+@pytest.mark.parametrize("damaged", ['{"update": 2, "env_st', "\0\0", "[1]", '{"update": "2", "env_steps": 128}', "[" * 10**5])
+def test_a_damaged_line_is_named_and_nothing_behind_it_is_lost(tmp_path, damaged):
+    path = tmp_path / "metrics.jsonl"
+    first, _, last = [json.dumps(row) + "\n" for row in ROWS]
+    path.write_text(first + damaged + "\n" + last)
+    warnings = []
+    logs.json_lines(path, keep_until=3, warn=warnings.append)
+    assert path.read_text() == first + damaged + "\n" + last
+    assert [f"{path}, line 2 is damaged" in warning for warning in warnings] == [True]
+    logs.json_lines(path, keep_until=2, warn=warnings.append)
+    assert path.read_text() == first + damaged + "\n"
+
+
 def test_json_has_no_nan():
     values = logs.finite_or_none(np.array([1.0, np.nan, np.inf, -np.inf]))
     assert json.dumps(values, allow_nan=False) == "[1.0, null, null, null]"

@@ -1,6 +1,7 @@
 import importlib.metadata
 import json
 import math
+import signal
 
 import commands
 import gymnax
@@ -211,9 +212,12 @@ def test_a_run_that_has_saved_nothing_yet(copy_of_run):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"seed": -1}, r"seed must lie in \[0, 2\^32\), got -1"),
-        ({"seed": 2**32}, r"seed must lie in"),
-        ({"num_seeds": 0}, "must be at least 1, got 0 and 1"),
+        ({"seed": -1}, "seed must be at least 0, got -1"),
+        ({"seed": 2**32}, "seed must be at most 4294967295, got 4294967296"),
+        ({"seed": 0.5}, r"seed must be a whole number, got 0\.5"),
+        ({"num_seeds": 0}, "num_seeds must be at least 1, got 0"),
+        ({"num_seeds": "3"}, "num_seeds must be a whole number, got '3'"),
+        ({"num_seeds": 10**26}, "num_seeds must be at most 2147483647, got 100000000000000000000000000"),
         ({"num_devices": 3, "num_seeds": 4}, "does not divide among num_devices = 3; it divides among 1, 2, 4"),
         ({"total_steps": 0}, "total_steps must be at least 1"),
         ({"num_minibatches": 7}, r"= 64 steps does not divide into num_minibatches = 7; the nearest that does is 8"),
@@ -236,6 +240,50 @@ def test_remains_of_a_run_are_not_overwritten(tmp_path, remains):
     for resume in (True, False):
         with pytest.raises(InputError, match=r"remains of a run without its config\.json: choose another --out"):
             train(tmp_path, resume=resume)
+
+
+# --- Memory, signals ------------------------------------------------------------------------------------------------------
+
+
+def test_what_does_not_fit_into_the_memory_is_refused_before_the_folder_is_made(tmp_path, monkeypatch):
+    with pytest.raises(InputError, match=r"takes [\d,.]+ GiB of memory, and there are [\d.]+: reduce num_envs = \d+, "):
+        train(tmp_path / "run", num_envs=2**29, num_steps=2, total_steps=2**31)
+
+    def full(*_):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 bytes")
+
+    monkeypatch.setattr(RUNNER, "compile_step", full)
+    with pytest.raises(RunError, match=r"out of memory: reduce num_envs = 4, num_steps = 16, .*, the seeds \(2\)"):
+        train(tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_memory_that_runs_out_later_is_told_too(tmp_path, finished_run, monkeypatch):
+    def full(*_):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 bytes")
+
+    monkeypatch.setattr(RUNNER, "_train", full)
+    with pytest.raises(RunError, match=r"out of memory: reduce num_envs = 4.* No checkpoint had been saved yet"):
+        train(tmp_path / "run")
+    with pytest.raises(InputError, match=r"evaluate fewer episodes than 10,000,000,000,000"):
+        evaluate_run(load(finished_run), 10**13)
+    monkeypatch.setattr("jaxpg.experiment.evaluation.mean_returns", full)
+    with pytest.raises(RunError, match="out of memory: evaluate fewer episodes than 7"):
+        evaluate_run(load(finished_run), 7)
+
+
+@pytest.mark.parametrize(("number", "error"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)])
+def test_a_signal_in_python_saves_and_then_does_what_it_does(tmp_path, finished_digest, monkeypatch, number, error):
+    arguments = {"num_seeds": 2, "total_steps": commands.TOTAL_STEPS, **commands.SETTINGS}
+    before, save, once = signal.getsignal(number), RUNNER.Checkpoints.save, [number]
+    monkeypatch.setattr(RUNNER.Checkpoints, "save", lambda *args: [save(*args), *map(signal.raise_signal, once), once.clear()])
+    with pytest.raises(error) as stop:
+        run("ppo", "CartPole-v1", tmp_path / "run", **arguments)
+    assert error is KeyboardInterrupt or stop.value.code == 143
+    assert signal.getsignal(number) is before
+    assert 0 < load(tmp_path / "run").states.learner.optimizer_state[1][0].count[0] <= 8  # that chunk, or the next
+    monkeypatch.setattr(RUNNER.Checkpoints, "save", save)
+    assert run("ppo", "CartPole-v1", tmp_path / "run", resume=True, **arguments)["state_digest"] == finished_digest
 
 
 # --- Training that goes wrong ---------------------------------------------------------------------------------------------

@@ -287,11 +287,48 @@ def test_runs_and_sweeps_do_not_mix(finished, tmp_path, jaxpg):
         assert "holds a sweep, not a run: choose another folder" in stderr
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"results": [{}]}', '{"results": 1}'])
+@pytest.mark.parametrize("text", ["{", "[]", '{"results": [{}]}', '{"results": 1}', "[" * 10**5])
 def test_damaged_results_are_named(copy_of_sweep, text):
     (copy_of_sweep / "results.json").write_text(text)
-    with pytest.raises(InputError, match=r"results\.json .*: delete it, then continue with --resume"):
+    with pytest.raises(InputError, match=r"results\.json .*: (delete it|put it elsewhere), then continue with --resume"):
         sweep_walk(copy_of_sweep, resume=True)
+
+
+def of_configuration(saved, number):
+    return next(result for result in saved["results"] if result["configuration"] == number)
+
+
+WRONG_RESULTS = {
+    "one is missing": (lambda saved: saved["results"].remove(of_configuration(saved, 1)), "group 1 is not there exactly once"),
+    "one is doubled": (lambda saved: saved["results"].append(of_configuration(saved, 1)), "group 1 is not there exactly once"),
+    "one is of no group": (lambda saved: of_configuration(saved, 1).update(group=7), "1 of 6 results are of no group"),
+    "one is of another group": (lambda saved: of_configuration(saved, 1).update(group=1), "group 2 is not there exactly once"),
+    "one is no object": (lambda saved: saved["results"].append([1]), "1 of 7 results are of no group of this sweep"),
+    "other values": (lambda saved: of_configuration(saved, 1)["hyperparameters"].update(learning_rate=7), "group 1 is not"),
+    "a return is missing": (lambda saved: of_configuration(saved, 1)["returns"].pop(), "group 1 is not there exactly once"),
+    "a score is a text": (lambda saved: of_configuration(saved, 1).update(iqm="8"), "group 1 is not there exactly once"),
+}
+
+
+@pytest.mark.parametrize("fault", WRONG_RESULTS)
+def test_every_configuration_is_there_exactly_once(finished, copy_of_sweep, monkeypatch, capsys, fault):
+    expected, trained = read(finished[0]), []
+
+    def train_group(number, *_):
+        trained.append(number)
+        return [result for result in expected["results"] if result["group"] == number]
+
+    monkeypatch.setattr(SWEEPER, "_train_group", train_group)
+    monkeypatch.setattr(SWEEPER, "plot_sweep", lambda *_: None)
+    saved = read(copy_of_sweep)
+    change, message = WRONG_RESULTS[fault]
+    change(saved)
+    (copy_of_sweep / "results.json").write_text(json.dumps(saved))
+    assert without_seconds(sweep_walk(copy_of_sweep, resume=True)) == without_seconds(expected)
+    assert message in capsys.readouterr().err
+    touched = {result["group"] for result in expected["results"] if of_configuration(saved, 0) and result["configuration"] == 1}
+    assert trained == {"one is of another group": [0, 1], "one is no object": []}.get(fault, sorted(touched))
+    assert read(copy_of_sweep, "results.damaged.json") == saved
 
 
 def test_a_disk_that_is_full(copy_of_sweep, monkeypatch):
@@ -370,14 +407,16 @@ MISTAKES = {
     f"{SWEEP} --random 3 --range.discount 0.5,2": ["ppo: discount must lie in [0, 1], got 2"],
     f"{SWEEP} --grid.discount 0.9 --num-seeds 0": ["num_seeds", "at least 1", "got 0"],
     f"{SWEEP} --grid.discount 0.9 --num-devices 0": ["devices must be at least 1, got 0"],
-    f"{SWEEP} --grid.discount 0.9 --seed -1": ["seed must lie in [0, 2^32), got -1"],
+    f"{SWEEP} --grid.discount 0.9 --seed -1": ["seed must be at least 0, got -1"],
     f"{SWEEP} --grid.discount 0.9 --total-steps 0": ["--total-steps must be at least 1, got 0"],
     "sweep ppo --env CartPole-v1 --out a-file --grid.discount 0.9": ["cannot write to the output folder a-file"],
     "train ppo --env CartPole-v1 --out out --config nowhere": ["--config: cannot read nowhere: No such file"],
     "train ppo --env CartPole-v1 --out out --config a-file": ["a-file is no configuration: give a sweep's best.json"],
     "train ppo --env CartPole-v1 --out out --config other.json": ["a configuration of 'pmoe_ppo', not of 'ppo'"],
     "train ppo --env CartPole-v1 --out out --config typo.json": ["no hyperparameter 'discont'; did you mean 'discount'"],
-    "train ppo --env CartPole-v1 --out out --config bad.json": ["--set.num-envs", "many"],
+    "train ppo --env CartPole-v1 --out out --config bad.json": [
+        "--config: bad.json: ppo: num_envs must be a whole number, got 'many'"
+    ],
     "train ppo --env CartPole-v1 --out out --config": ["--config"],
 }
 

@@ -73,9 +73,13 @@ def test_a_name_like_no_other():
     [
         ("brax/ant", {"backend": "warp"}, "'warp'; choose one of generalized, spring, positional, mjx"),
         ("mjx/ant", {"backend": "spring"}, "write \"brax/ant\" to choose 'spring'"),
-        ("brax/ant", {"frames": 3}, "unknown argument frames; it takes .*healthy_z_range.*n_frames.*max_steps"),
+        (
+            "brax/ant",
+            {"frames": 3},
+            'unknown argument frames; did you mean "n_frames"\\? it takes .*healthy_z_range.*n_frames.*max_steps',
+        ),
         ("CartPole-v1", {"gravity": 3.0}, "unknown argument gravity; it takes none"),
-        ("DeepSea-bsuite", {"sise": 3}, "unknown argument sise; it takes size"),
+        ("DeepSea-bsuite", {"sise": 3}, 'unknown argument sise; did you mean "size"\\? it takes size'),
         ("FrozenLake-misc", {"map_name": "9x9"}, "refuses map_name='9x9': .*'8x8'"),
         ("FrozenLake-misc", {"success_rate": 2.0}, "refuses success_rate=2.0: .*between 0 and 1"),
     ],
@@ -124,7 +128,7 @@ def test_own_environment():
     jaxpg_envs.register("ShortCartPole", short_cartpole)
     assert jaxpg_envs.registered()[-1] == ("ShortCartPole", "own", "CartPole with a short clock.")
     assert jaxpg_envs.make("ShortCartPole", limit=5)[1].max_steps_in_episode == 5
-    with pytest.raises(EnvironmentInputError, match="unknown argument limits; it takes limit"):
+    with pytest.raises(EnvironmentInputError, match='unknown argument limits; did you mean "limit"\\? it takes limit'):
         jaxpg_envs.make("ShortCartPole", limits=5)
     with pytest.raises(UnknownEnvironmentError, match='did you mean "ShortCartPole"'):
         jaxpg_envs.make("ShortCartPol")

@@ -18,7 +18,7 @@ from flax import struct
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from jaxpg import losses
-from jaxpg.algorithm import Algorithm, InputError, Metrics, Policy, Scalar, fields, hyperparameter, static
+from jaxpg.algorithm import LONGEST, Algorithm, InputError, Metrics, Policy, Scalar, fields, hyperparameter, static
 from jaxpg.algorithms.environment_design import scores
 from jaxpg.algorithms.environment_design.scores import Episodes
 from jaxpg.algorithms.online import a2c, impala, ppo, trpo
@@ -26,7 +26,7 @@ from jaxpg.algorithms.online.ppo import CHUNK_HELP, CLIP_HELP, KL_HELP, LAMBDA_H
 from jaxpg.counting import increment, init_count
 from jaxpg.errors import name_of
 from jaxpg.on_policy import ENCODER_HELP, MEMORY, Learner, make_network
-from jaxpg.rollout import Transition, episode_metrics, init_rollout
+from jaxpg.rollout import Transition, episode_metrics, init_rollout, nonfinite_metrics
 from jaxpg.transforms import mean_of
 from jaxpg_envs.levels import CaveLevel, level_set
 
@@ -52,7 +52,7 @@ class StudentConfig(PPOConfig):
     """
 
     student: Literal["ppo", "a2c", "impala", "trpo"] = static("ppo", "the algorithm that learns to act")
-    total_steps: int = static(5_000_000, "environment steps of the whole run, those nobody learns from included")
+    total_steps: int = static(5_000_000, "environment steps of the whole run, those nobody learns from included", high=LONGEST)
     num_envs: int = static(36, "levels played side by side")
     num_steps: int = static(256, "steps on every level and update")
     num_epochs: int = static(5, "passes over the batch per update", needs=PPO)
@@ -204,11 +204,14 @@ def as_algorithm(
         learner = jax.tree.map(lambda new, old: jnp.where(choice.learn, new, old), learned, state.learner)
         memory = curriculum.record(state.memory, choice, outcome, now)
         metrics |= learning | curriculum.measure(memory, choice, now)
+        played = [transitions]
         if curriculum.propose is not None and curriculum.admit is not None:
             proposed = curriculum.propose(propose_key, memory, choice, outcome)
-            _, judged, _ = student.play(look_key, learner, proposed)
+            looked, judged, _ = student.play(look_key, learner, proposed)
+            played.append(looked)
             memory, admission = curriculum.admit(memory, proposed, judged, now)
-            metrics |= admission | {"proposed_value": judged.mean_value.mean()}  # NaN if an observation there was
+            metrics |= admission | {"proposed_value_l1": judged.value_l1.mean()}
+        metrics |= nonfinite_metrics(*played)
         return CurriculumState(key, learner, memory, increment(now, curriculum.period)), metrics
 
     def policy(state: CurriculumState, deterministic: bool = True) -> Policy:

@@ -24,7 +24,7 @@ from jaxpg.algorithms.online import ppo
 from jaxpg.algorithms.online.ppo import PPOConfig
 from jaxpg.counting import increment, init_count
 from jaxpg.on_policy import Learner, make_network
-from jaxpg.rollout import init_rollout
+from jaxpg.rollout import init_rollout, nonfinite_metrics
 from jaxpg_envs.levels import WALL
 
 NOISE_SIZE = 50  # of the random vector
@@ -164,7 +164,7 @@ def paired(config: PAIREDConfig, env: Any, params: PyTree) -> Algorithm:
         antagonist, rival_learning = student.learn(keys[3], state.antagonist, rival_played)
         builder, building_metrics = adversary.learn(learn_key, state.adversary, steps)
         metrics |= learning | {"regret": regret.mean(), "adversary_entropy": building_metrics["entropy"]}
-        metrics["antagonist_parameter_norm"] = rival_learning["parameter_norm"]
+        metrics |= {"antagonist_parameter_norm": rival_learning["parameter_norm"]} | nonfinite_metrics(played, rival_played)
         return PAIREDState(key, learner, antagonist, builder, increment(state.updates)), metrics
 
     def policy(state: PAIREDState, deterministic: bool = True) -> Policy:

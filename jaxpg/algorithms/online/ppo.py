@@ -22,6 +22,7 @@ from jaxtyping import Array, Bool, Float, PyTree
 
 from jaxpg import losses
 from jaxpg.algorithm import Algorithm, Metrics, Scalar, hyperparameter, register, static
+from jaxpg.counting import divisors
 from jaxpg.gradient_descent import descend, global_norm
 from jaxpg.networks import ActorCritic
 from jaxpg.on_policy import (
@@ -194,7 +195,7 @@ def chunks_of(samples: int, chunk_size: int) -> int:
     """Into how many equal chunks, of at most `chunk_size` samples, a minibatch is cut."""
     if chunk_size == 0:
         chunk_size = 1024 if jax.default_backend() == "cpu" else samples
-    return next(n for n in range(1, samples + 1) if samples % n == 0 and samples // n <= chunk_size)
+    return next(number for number in divisors(samples) if samples // number <= chunk_size)
 
 
 @register(

@@ -17,7 +17,7 @@ from flax import struct
 from jaxtyping import Array, Float, Int, PyTree
 
 from jaxpg import losses
-from jaxpg.algorithm import Algorithm, Metrics, Policy, Scalar, hyperparameter, register, static
+from jaxpg.algorithm import LONGEST, Algorithm, Metrics, Policy, Scalar, hyperparameter, register, static
 from jaxpg.algorithms.online.dqn import annealed_epsilon, epsilon_greedy
 from jaxpg.counting import fraction, increment, init_count
 from jaxpg.gradient_descent import descend, global_norm
@@ -25,7 +25,7 @@ from jaxpg.networks import DiscreteActionValues
 from jaxpg.normalization import RunningStatistics, init_statistics, normalize, update_statistics
 from jaxpg.off_policy import discrete_actions
 from jaxpg.on_policy import require_divisible, scale_by_learning_rate, values_of_successors
-from jaxpg.rollout import RolloutState, episode_metrics, existing_successors, init_rollout, rollout
+from jaxpg.rollout import RolloutState, episode_metrics, existing_successors, init_rollout, nonfinite_metrics, rollout
 from jaxpg.shuffling import shuffled_indices
 from jaxpg.spaces import observation_encoder, observation_size
 
@@ -34,7 +34,9 @@ from jaxpg.spaces import observation_encoder, observation_size
 class PQNConfig:
     """Hyperparameters."""
 
-    total_steps: int = static(500_000, "environment steps of the whole run: its length and the horizon of annealing")
+    total_steps: int = static(
+        500_000, "environment steps of the whole run: its length and the horizon of annealing", high=LONGEST
+    )
     num_envs: int = static(32, "environments stepped side by side")
     num_steps: int = static(64, "steps per environment and update")
     num_epochs: int = static(4, "passes over the batch per update")
@@ -154,7 +156,7 @@ def pqn(config: PQNConfig, env: Any, env_params: PyTree) -> Algorithm:
         if config.normalize_observations:
             statistics = update_statistics(statistics, encode(t.observation))
         new = PQNState(key, params, optimizer_state, statistics, rollout_state, increment(state.updates))
-        return new, metrics | episode_metrics(rollout_state.episodes)
+        return new, metrics | episode_metrics(rollout_state.episodes) | nonfinite_metrics(t)
 
     def act(deterministic: bool) -> Any:
         def act(params: PyTree, key: jax.Array, observation: PyTree, carry: PyTree) -> tuple[Array, PyTree]:

@@ -20,7 +20,7 @@ from jaxtyping import Array, Bool, Float, PyTree
 from jaxpg.algorithm import Algorithm, InputError, Metrics, Scalar, hyperparameter, register, static
 from jaxpg.algorithms.quality_diversity.episodes import CONTROLLER_HELP, Episodes, as_task, make_controller
 from jaxpg.algorithms.quality_diversity.generations import Emitter, QualityDiversityConfig, as_algorithm, untargeted
-from jaxpg.algorithms.quality_diversity.repertoire import Repertoire, genotypes_at, nearest, sample
+from jaxpg.algorithms.quality_diversity.repertoire import Repertoire, acceptable, genotypes_at, nearest, sample
 
 
 @struct.dataclass
@@ -128,7 +128,8 @@ def cma_me(config: CMAMEConfig, env: Any, params: PyTree) -> Algorithm:
     ) -> tuple[Strategies, Metrics]:
         tell_key, elite_key, begin_key, ask_key = jax.random.split(key, 4)
         elites = strategies.fitnesses[nearest(repertoire.centroids, episodes.descriptors)]
-        fitnesses = jnp.where(jnp.isfinite(episodes.descriptors).all(1), episodes.fitnesses, jnp.nan)
+        able = acceptable(episodes.fitnesses, episodes.descriptors)
+        fitnesses = jnp.where(able, episodes.fitnesses, jnp.nan)
         ranks, improves = jax.vmap(improvement_ranks)(fitnesses.reshape(number, -1), elites.reshape(number, -1))
         tell = lambda key, offspring, ranks, state: strategy.tell(key, offspring, ranks, state, options)[0]
         told = jax.vmap(tell)(jax.random.split(tell_key, number), strategies.offspring, ranks, strategies.states)

@@ -1,6 +1,9 @@
 """What quality-diversity algorithms share: a generation is emit, evaluate, add, learn, and it is one update.
 
 What differs is the emitter: where offspring come from, and what it learns from their episodes.
+
+An offspring whose fitness or descriptor is not finite stops no run: it is counted as `rejected`, and for nothing else. Nor are
+numbers that are none remembered by emitters that learn from steps (`Gradients.remember`).
 """
 
 import math
@@ -12,10 +15,11 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Float, Int, PyTree
 
-from jaxpg.algorithm import Algorithm, Metrics, Policy, Scalar, hyperparameter, static
+from jaxpg.algorithm import LONGEST, Algorithm, Metrics, Policy, Scalar, hyperparameter, static
 from jaxpg.algorithms.quality_diversity.episodes import Controller, Episodes, Task, run_genotypes
 from jaxpg.algorithms.quality_diversity.repertoire import (
     Repertoire,
+    acceptable,
     add,
     genotypes_at,
     init_repertoire,
@@ -25,14 +29,16 @@ from jaxpg.algorithms.quality_diversity.repertoire import (
 )
 from jaxpg.algorithms.quality_diversity.variation import isoline
 from jaxpg.counting import increment
-from jaxpg.transforms import any_in_batch
+from jaxpg.transforms import any_in_batch, mean_of
 
 
 @struct.dataclass
 class QualityDiversityConfig:
     """Hyperparameters of every algorithm with a repertoire."""
 
-    total_steps: int = static(64_000_000, "environment steps of the whole run; an episode counts with its time limit")
+    total_steps: int = static(
+        64_000_000, "environment steps of the whole run; an episode counts with its time limit", high=LONGEST
+    )
     num_cells: int = static(1024, "cells of the repertoire")
     num_offspring: int = static(256, "genotypes that a generation evaluates, each in one episode", low=4)
     hidden_sizes: tuple[int, ...] = static((128, 128), "hidden layers of the controllers", needs={"controller": ("network",)})
@@ -155,8 +161,13 @@ def _additions(emitter: Emitter, added: Array) -> Metrics:
 
 
 def _episode_metrics(episodes: Episodes) -> Metrics:
+    """Of those whose fitness and descriptor are finite; the others are `rejected`."""
+    counts = acceptable(episodes.fitnesses, episodes.descriptors)
+    number = counts.sum(dtype=jnp.float32)
+    mean = lambda x: mean_of(jnp.sum(x, where=counts, dtype=jnp.float32), number)
     return {
-        "episodes": jnp.float32(len(episodes.fitnesses)),
-        "episode_return": episodes.fitnesses.mean(),
-        "episode_length": episodes.lengths.mean(dtype=jnp.float32),
+        "episodes": number,
+        "episode_return": mean(episodes.fitnesses),
+        "episode_length": mean(episodes.lengths),
+        "rejected": len(counts) - number,
     }

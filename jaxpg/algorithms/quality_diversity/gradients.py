@@ -62,7 +62,8 @@ class Gradients(NamedTuple):
     Attributes:
       init: `key -> Learning`.
       learn: of an `Emitter`: remembers the offspring's steps, then trains.
-      remember: `(memory, steps, achieved (episode, descriptor), targets (episode, descriptor)) -> memory`.
+      remember: `(memory, steps, achieved (episode, descriptor), targets (episode, descriptor)) -> memory`; steps with a number
+        that is not finite, but for what is reported behind a termination, are left out.
       train: `(key, learning) -> (learning, metrics)`, the gradient steps of one generation.
       improve: `(key, learning, repertoire, number) -> (offspring, descriptors)`: elites that climbed the critic towards their
         own descriptors, which are returned too.
@@ -138,8 +139,10 @@ def gradients(
         bootstrap = 1.0 - steps.terminated
         parts = (join(steps.features, asked), join(steps.next_features, asked), steps.action)
         rows = jnp.concatenate([*parts, (scale * steps.reward)[..., None], bootstrap[..., None]], axis=-1)
-        # Nothing can be learned of descriptors from an episode that achieved none.
-        valid = steps.valid & (jnp.isfinite(achieved).all(-1) if conditioned else True)
+        # Nothing can be learned of descriptors from an episode that achieved none, nor from a step with a NaN.
+        successors = existing_successors(steps.next_features, steps.features, steps.terminated)
+        numbers = jnp.concatenate([steps.features, successors, steps.action, steps.reward[..., None]], axis=-1)
+        valid = steps.valid & jnp.isfinite(numbers).all(-1) & (jnp.isfinite(achieved).all(-1) if conditioned else True)
         return remember(memory, rows.reshape(-1, sum(sizes)), valid.ravel())
 
     def as_sample(rows: Float[Array, "batch width"]) -> Sample:

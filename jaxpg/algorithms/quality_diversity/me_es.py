@@ -27,7 +27,7 @@ from jaxpg.algorithms.quality_diversity.generations import (
     together,
     untargeted,
 )
-from jaxpg.algorithms.quality_diversity.repertoire import Repertoire, genotypes_at
+from jaxpg.algorithms.quality_diversity.repertoire import Repertoire, acceptable, genotypes_at
 from jaxpg.counting import increment
 from jaxpg.gradient_descent import descend
 from jaxpg.transforms import any_in_batch
@@ -56,7 +56,7 @@ class Strategy(NamedTuple):
       mean, optimizer_state: where the next step begins.
       latest: what the last step led to, which was the end of a climb where it is not the mean: evaluated in any case.
       noise: of half of the samples, leaves (pair, ...); the others' is its negative.
-      achieved: descriptors of the last `MEANS` evaluated `latest`, infinite where there are none yet.
+      achieved: descriptors of the last `MEANS` evaluated `latest`, infinite where there is none.
       steps: how many were made.
     """
 
@@ -161,11 +161,12 @@ def me_es(config: MEESConfig, env: Any, params: PyTree) -> Algorithm:
         began = strategy.steps > 0
         exploring = explores((strategy.steps - 1) // config.generations_per_elite)
         place = (strategy.steps - 1) % MEANS
-        achieved = jnp.where(began, strategy.achieved.at[place].set(episodes.descriptors[0]), strategy.achieved)
+        able = acceptable(episodes.fitnesses, episodes.descriptors)
+        latest = jnp.where(jnp.isfinite(episodes.descriptors[0]).all(), episodes.descriptors[0], jnp.inf)
+        achieved = jnp.where(began, strategy.achieved.at[place].set(latest), strategy.achieved)
         samples = episodes.descriptors[1:]
         values = jnp.where(exploring, novelty(samples, achieved), episodes.fitnesses[1:])
-        unknown = jnp.isnan(episodes.fitnesses[1:]) | ~jnp.isfinite(samples).all(1)
-        ascent = ascent_direction(jnp.where(unknown, -jnp.inf, values).reshape(2, pairs), strategy.noise)
+        ascent = ascent_direction(jnp.where(able[1:], values, -jnp.inf).reshape(2, pairs), strategy.noise)
         gradient = jax.tree.map(lambda step, x: config.weight_decay * x - step, ascent, strategy.mean)
         stepped, optimizer_state = descend(optimizer, gradient, strategy.mean, strategy.optimizer_state)
 

@@ -74,6 +74,13 @@ def nearest(
     return jax.lax.map(cell, descriptors, batch_size=128)
 
 
+def acceptable(
+    fitnesses: Float[Array, " offspring"], descriptors: Float[Array, "offspring descriptor"]
+) -> Bool[Array, " offspring"]:
+    """Who has a finite fitness and a finite descriptor: nobody else becomes an elite."""
+    return jnp.isfinite(fitnesses) & jnp.isfinite(descriptors).all(1)
+
+
 def add(
     repertoire: Repertoire,
     genotypes: PyTree[Array],
@@ -82,11 +89,10 @@ def add(
 ) -> tuple[Repertoire, Bool[Array, " offspring"]]:
     """Puts each offspring into its cell if it is fitter than what is there, and says which got in.
 
-    Of several for one cell the fittest gets in, of equally fit ones the first, whole. Who has no fitness (NaN) or no finite
-    descriptor does not.
+    Of several for one cell the fittest gets in, of equally fit ones the first, whole. Who is not `acceptable` does not.
     """
     num_cells, number = len(repertoire.fitnesses), len(fitnesses)
-    fitnesses = jnp.where(jnp.isnan(fitnesses) | ~jnp.isfinite(descriptors).all(1), -jnp.inf, fitnesses)
+    fitnesses = jnp.where(acceptable(fitnesses, descriptors), fitnesses, -jnp.inf)
     cells = nearest(repertoire.centroids, descriptors)
     best = jax.ops.segment_max(fitnesses, cells, num_cells)[cells]
     candidate = (fitnesses == best) & (fitnesses > repertoire.fitnesses[cells])

@@ -256,7 +256,7 @@ def second_writer(family: str, reference: Path, scratch: Path) -> None:
 
 def interruptions(seed: int, references: dict[str, tuple[Path, float]]) -> Iterator[Trial]:
     for family, (reference, duration) in references.items():
-        for number in range(8):
+        for number in range(4):
             check = partial(interrupted, family, reference, duration, signal.SIGKILL, f"{seed} {family} {number}")
             yield Trial(f"kill -9, twice: {family}", f"number {number}", check)
     for family in ("on-policy, evaluated", "off-policy", "sweep"):
@@ -265,6 +265,189 @@ def interruptions(seed: int, references: dict[str, tuple[Path, float]]) -> Itera
             yield Trial("SIGTERM, SIGINT, SIGHUP, twice", f"{number.name}, {family}", check)
     for family in ("on-policy", "quality-diversity", "sweep"):
         yield Trial("a second process on the same folder", family, partial(second_writer, family, references[family][0]))
+
+
+# --- Damage ---------------------------------------------------------------------------------------------------------------
+
+
+class Kept(NamedTuple):
+    """A finished or an interrupted run or sweep, to be copied and damaged.
+
+    Attributes:
+      name: of both, in words.
+      command: what trains it.
+      folder: not to be changed.
+      finished: the folder of the finished one.
+      returns: what `evaluate` prints, by its arguments.
+    """
+
+    name: str
+    command: str
+    folder: Path
+    finished: Path
+    returns: dict[str, str]
+
+
+def flip(path: Path, rng: random.Random) -> None:
+    data = bytearray(path.read_bytes())
+    data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+    path.write_bytes(data)
+
+
+def remove(path: Path) -> None:
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def replace(path: Path, target: Path, move: bool) -> None:
+    """Puts a link in the place of a file or a folder, which goes to where the link leads, or goes."""
+    shutil.move(path, target) if move else remove(path)
+    path.symlink_to(target)
+
+
+DAMAGE_OF_FILES: dict[str, Callable[[Path, Path, random.Random], Any]] = {
+    "cut in half": lambda path, outside, rng: os.truncate(path, path.stat().st_size // 2),
+    "emptied": lambda path, outside, rng: os.truncate(path, 0),
+    "one bit flipped": lambda path, outside, rng: flip(path, rng),
+    "another bit flipped": lambda path, outside, rng: flip(path, rng),
+    "noise": lambda path, outside, rng: path.write_bytes(rng.randbytes(path.stat().st_size)),
+    "twice in a row": lambda path, outside, rng: path.write_bytes(path.read_bytes() * 2),
+    "JSON of somebody else": lambda path, outside, rng: path.write_text('{"name": "left-pad", "version": "1.0.0"}\n'),
+    "JSON without end": lambda path, outside, rng: path.write_text("[" * 100_000),
+    "a folder in its place": lambda path, outside, rng: (remove(path), path.mkdir()),
+}
+DAMAGE: dict[str, Callable[[Path, Path, random.Random], Any]] = {
+    "removed": lambda path, outside, rng: remove(path),
+    "a link in its place": lambda path, outside, rng: replace(path, outside / path.name, move=True),
+    "a link to nothing": lambda path, outside, rng: replace(path, outside / path.name, move=False),
+}
+OTHER_VALUES = {"config.json": 60, "summary.json": 40, "results.json": 60, "best.json": 10, "metrics.jsonl": 30}
+OTHER_VALUES |= {"latest_checkpoint.json": 10, "record/metadata": 20}  # how many are tried
+OTHERS = ["", "3", None, True, -1, 0.5, 10**400, math.nan, math.inf, [], [[1]], {}, {"a": 1}, "--wandb"]
+
+
+BRANCHES = {"checkpoints": False, "best": True}  # which of them only the evaluation of the best policies reads
+
+
+def damaged(kept: Kept, name: Path, damage: Callable[[Path, Path, random.Random], Any], seed: str, scratch: Path) -> None:
+    """Damages a file or folder of a copy; then it is evaluated and drawn, which changes nothing, and continued."""
+    folder, outside = scratch / "copy", scratch / "outside"
+    shutil.copytree(kept.folder, folder)
+    outside.mkdir()
+    damage(folder / name, outside, random.Random(seed))
+    before, beyond = content(folder), content(outside)
+    top = name.parts[0]
+    readers = [arguments for arguments in kept.returns if top not in BRANCHES or BRANCHES[top] == ("best" in arguments)]
+    for arguments in [*readers, *(["plot"] if kept.returns and top not in BRANCHES else [])]:
+        if arguments == "plot":
+            result = call(f"plot {folder} --out {scratch / 'curve.png'}")
+        else:
+            result = call(f"evaluate {folder} {arguments}")
+        require_sound(result, (0, 1, 2), (folder,))
+        is_as_before = arguments == "plot" or result.stdout == kept.returns[arguments] or name == Path("config.json")
+        require(result.code != 0 or is_as_before or "warning" in result.stderr, f"other returns, silently: {result.stdout}")
+    require(content(folder) == before, "reading has changed the folder")
+    result = call(f"{kept.command} --out {folder} --resume")
+    require_sound(result, (0, 1, 2), (folder,))
+    require(content(outside) == beyond, "a file outside has changed")
+    if result.code == 0:
+        is_told = "warning" in result.stderr
+        require(is_told or results(folder) == results(kept.finished), f"other results, silently: {results(folder)}")
+        if kept.command.startswith("train"):
+            digest = results(folder)["state_digest"]
+            require(digest == results(kept.finished)["state_digest"], "another digest")
+        if "is complete" not in result.stderr and not is_told and name != Path("metrics.jsonl"):
+            require_same(folder, kept.finished)
+
+
+def leaves(tree: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The paths of a JSON tree's values, inner ones too."""
+    for key, value in tree.items() if isinstance(tree, dict) else enumerate(tree):
+        yield (*path, key)
+        if isinstance(value, dict | list):
+            yield from leaves(value, (*path, key))
+
+
+def change_value(path: Path, outside: Path, rng: random.Random) -> None:
+    """Another value, or none, at a random place of a file of JSON or of lines of JSON."""
+    lines = path.read_text().splitlines() if path.suffix == ".jsonl" else [path.read_text()]
+    number = rng.randrange(len(lines))
+    tree = json.loads(lines[number])
+    *parents, key = rng.choice(list(leaves(tree)))
+    node = functools.reduce(lambda node, key: node[key], parents, tree)
+    change = rng.choice(["set", "set", "removed", "doubled"])
+    if change == "set":
+        node[key] = rng.choice(OTHERS)
+    elif change == "removed":
+        del node[key]
+    elif isinstance(node, list):
+        node.append(node[key])
+    else:
+        node[f"{key}_"] = node[key]
+    lines[number] = json.dumps(tree)
+    path.write_text("\n".join(lines) + "\n")
+
+
+def damages(seed: int, kept: list[Kept]) -> Iterator[Trial]:
+    for each in kept:
+        for path in sorted(each.folder.rglob("*")):
+            name = path.relative_to(each.folder)
+            kinds = DAMAGE if path.is_dir() or path.stat().st_size == 0 else DAMAGE | DAMAGE_OF_FILES
+            for kind, damage in kinds.items():
+                check = partial(damaged, each, name, damage, f"{seed} {name} {kind}")
+                yield Trial(f"damage: {kind}", f"{each.name}: {name}", check)
+            for number in range(OTHER_VALUES.get("/".join(name.parts[-2:]), 0)):
+                check = partial(damaged, each, name, change_value, f"{seed} {name} {number}")
+                yield Trial("damage: another value", f"{each.name}: {name}, number {number}", check)
+
+
+def keep(name: str, scratch: Path) -> list[Kept]:
+    """The finished and the interrupted one."""
+    folder, command = Path(tempfile.mkdtemp(dir=scratch)), SMALL[name]
+    finished, interrupted = folder / "finished", folder / "interrupted"
+    require_sound(call(f"{command} --out {finished}"), (0,))
+    place, number = {
+        "run": ("jaxpg.experiment.checkpoints:write_atomically", 8),
+        "sweep": ("jaxpg.experiment.sweep:_train_group", 2),
+    }[name]
+    killed = Command(f"{command} --out {interrupted}", folder, partial(walk_and_call, place, number, kill)).wait()
+    require_sound(killed, (-signal.SIGKILL,))
+    kept = []
+    for kind, path in (("finished", finished), ("interrupted", interrupted)):
+        returns = {}
+        for arguments in ("--episodes 2 --json", "--episodes 2 --json --checkpoint best") if name == "run" else ():
+            result = call(f"evaluate {path} {arguments}")
+            require_sound(result, (0,))
+            returns[arguments] = result.stdout
+        kept.append(Kept(f"{kind} {name}", command, path, finished, returns))
+    return kept
+
+
+def walk_and_call(*arguments: Any) -> None:
+    """A hook: `on_call` where there is a SmallWalk."""
+    register_walk()
+    on_call(*arguments)
+
+
+# --- Full disks -----------------------------------------------------------------------------------------------------------
+
+WRITERS = (  # whatever writes passes here
+    "os.open",
+    "os.mkdir",
+    "os.fsync",
+    "os.replace",
+    "jaxpg.experiment.logs.append",
+    "orbax.checkpoint.CheckpointManager.save",
+    "orbax.checkpoint._src.serialization.type_handlers.NumpyHandler._open_and_write",
+    "orbax.checkpoint._src.path.atomicity.AtomicRenameTemporaryPath.finalize",
+)
+
+
+def calls_of(place: str, arguments: str, fail_at: int = 0) -> tuple[Finished, int]:
+    """What becomes of a command in this process, whose `fail_at`-th call of a place finds no space; the number of calls."""
+    calls = 0
+    with MonkeyPatch.context() as patch:
+        owner, _, name = place.rpartition(".")
+        original = operator.attrgetter(name)(derive_importpath(place, raising=True)[1])
 
 
 # --- All of them ----------------------------------------------------------------------------------------------------------

@@ -62,7 +62,7 @@ def test_the_metrics_are_those_of_every_update(finished_run):
     _, metrics = jax.jit(jax.vmap(lambda key: jaxpg.train(agent, key, num_updates=6)))(keys)
     for row, first in zip(rows[:3], (0, 2, 4), strict=True):
         pair = {name: np.asarray(value)[:, first : first + 2] for name, value in metrics.items()}
-        assert set(pair) | {"update", "env_steps", "seconds"} == set(row)
+        assert set(pair) - set(RUNNER.COLLECTED) | {"update", "env_steps", "seconds"} == set(row)
         weights = pair["episodes"]
         np.testing.assert_array_equal(row["episodes"], weights.sum(1))
         np.testing.assert_allclose(row["value_loss"], pair["value_loss"].mean(1), rtol=1e-4)
@@ -214,9 +214,7 @@ def test_a_run_that_has_saved_nothing_yet(copy_of_run):
     [
         ({"seed": -1}, "seed must be at least 0, got -1"),
         ({"seed": 2**32}, "seed must be at most 4294967295, got 4294967296"),
-        ({"seed": 0.5}, r"seed must be a whole number, got 0\.5"),
         ({"num_seeds": 0}, "num_seeds must be at least 1, got 0"),
-        ({"num_seeds": "3"}, "num_seeds must be a whole number, got '3'"),
         ({"num_seeds": 10**26}, "num_seeds must be at most 2147483647, got 100000000000000000000000000"),
         ({"num_devices": 3, "num_seeds": 4}, "does not divide among num_devices = 3; it divides among 1, 2, 4"),
         ({"total_steps": 0}, "total_steps must be at least 1"),
@@ -240,6 +238,15 @@ def test_remains_of_a_run_are_not_overwritten(tmp_path, remains):
     for resume in (True, False):
         with pytest.raises(InputError, match=r"remains of a run without its config\.json: choose another --out"):
             train(tmp_path, resume=resume)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "message"),
+    [((0.5, 1, 1), r"seed must be a whole number, got 0\.5"), ((0, "3", 1), "num_seeds must be a whole number, got '3'")],
+)
+def test_numbers_that_are_none(numbers, message):
+    with pytest.raises(InputError, match=message):
+        RUNNER.require_numbers(*numbers)
 
 
 # --- Memory, signals ------------------------------------------------------------------------------------------------------
@@ -310,7 +317,7 @@ def test_an_environment_that_emits_nan_after_a_while(tmp_path, monkeypatch):
 
     jaxpg_envs.register("Faulty", make)
     monkeypatch.setattr(RUNNER, "SAVE_SHARE", math.inf)
-    with pytest.raises(RunError, match=r"training stopped: (\w+) is nan \(seed [\d, ]+\) in the updates up to (\d+)\.") as stop:
+    with pytest.raises(RunError, match=r"Faulty gave non-finite rewards \(seed [\d, ]+\) in the updates up to (\d+)\.") as stop:
         train(tmp_path, "Faulty", total_steps=64 * 200, learning_rate=1e-2)
     stopped_at = int(str(stop.value).split("up to ")[1].split(".")[0])
     saved = load(tmp_path, pytest.fail)
@@ -320,6 +327,32 @@ def test_an_environment_that_emits_nan_after_a_while(tmp_path, monkeypatch):
     assert rows[-1]["update"] == stopped_at - 2
     with pytest.raises(RunError, match=f"in the updates up to {stopped_at}"):  # as before
         train(tmp_path, "Faulty", total_steps=64 * 200, learning_rate=1e-2, resume=True)
+
+
+def test_nothing_that_is_not_finite_is_remembered_in_what_is_saved(tmp_path, monkeypatch):
+    """A replay buffer would keep it until it is drawn, long after."""
+
+    class Faulty(gymnax.environments.CartPole):
+        def step_env(self, key, state, action, params):
+            observation, state, reward, *rest = super().step_env(key, state, action, params)
+            return observation, state, jnp.where(state.time >= 25, jnp.inf, reward), *rest
+
+    monkeypatch.setattr(RUNNER, "SAVE_SHARE", math.inf)
+    settings = {"total_steps": 4000, "learning_starts": 3000, "num_envs": 4, "num_steps": 4, "hidden_sizes": (8,)}
+    with pytest.raises(RunError, match=r"gave non-finite rewards .* is kept, from before\. Most likely the environment is at"):
+        run("dqn", Faulty(), tmp_path / "run", **settings)
+    saved = load(tmp_path / "run", pytest.fail, env=Faulty())
+    assert int(saved.states.buffer.count[0]) > 0
+    assert np.isfinite(saved.states.buffer.steps.reward).all()
+
+
+def test_a_state_with_a_nan_is_not_saved(tmp_path):
+    checkpoints, nan = RUNNER.Checkpoints(tmp_path), np.array([0, np.nan], np.float32)
+    allowed = {"rollout.env_state.goal": nan, "buffer.steps.next_observation": nan, "memory.rows": nan, "count": np.array([1])}
+    RUNNER.require_sound(allowed | {"learner.params.kernel": np.array([np.inf])}, 3, checkpoints)
+    for name in ("learner.params.kernel", "learner.optimizer_state.0.nu", "buffer.steps.reward"):
+        with pytest.raises(RunError, match=f"training stopped: {name} of the state after update 3 holds NaN. No checkpoint"):
+            RUNNER.require_sound(allowed | {name: nan}, 3, checkpoints)
 
 
 def test_no_episode_ends(tmp_path):

@@ -198,7 +198,7 @@ class Checkpoints:
             return from_host(leaves, like(record) if callable(like) else like), record
         except ValueError as error:
             raise RunError(
-                f"the checkpoint after update {record['update']} does not fit this version of the algorithm: {error}"
+                f"the checkpoint after update {record['update']} does not fit this version of the algorithm: {error}, in {self._folder}"
             ) from error
 
     def _restore(self, updates: list[int], warn: Callable[[str], None]) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:

@@ -37,6 +37,7 @@ from jaxpg.experiment.paths import as_path
 from jaxpg.experiment.pictures import draw_behaviour, draw_repertoire
 from jaxpg.experiment.plots import plot_learning_curves, read_curves
 from jaxpg.experiment.program import (
+    COLLECTED,
     SEEDS,
     bytes_of,
     compile_init,
@@ -55,7 +56,7 @@ from jaxpg.experiment.statistics import bootstrap_interval, interquartile_mean
 from jaxpg.experiment.warm_start import transfer
 
 CHUNKS = 100  # pieces of a run, after each of which metrics are written
-COLLECTED = ("nonfinite_rewards", "nonfinite_observations")  # metrics of what an update has collected
+SMALLER = "A smaller learning rate often helps"
 SAVE_SHARE = 0.01  # of the time may go into saving; the first chunk and the last are always saved
 
 
@@ -422,20 +423,21 @@ def _require_finite(metrics: dict[str, np.ndarray], update: int, description: di
     Raises:
       RunError: there is something, collected or learned: the state is not to be saved.
     """
-    where = lambda faulty: f"(seed {', '.join(map(str, np.flatnonzero(faulty)))}) in the updates up to {update}"
-    for name in COLLECTED:
-        if (faulty := metrics.pop(name, np.zeros(1)) != 0).any():
-            raise RunError(
-                f"training stopped: {description['env']} gave {name.replace('_', ' ').replace('nonfinite', 'non-finite')} "
-                f"{where(faulty)}. {checkpoints.kept()}, from before. Most likely the environment is at fault, for some "
-                "action or parameter; if the losses had grown before, it is the algorithm: a smaller learning rate often helps"
-            )
+    rejected = metrics.get("rejected", np.zeros(1)) > 0
     for name, faulty in faults(metrics).items():
-        if faulty.any():
+        if not faulty.any():
+            continue
+        where = f"(seed {', '.join(map(str, np.flatnonzero(faulty)))}) in the updates up to {update}. {checkpoints.kept()}"
+        if name in COLLECTED:
+            what = name.replace("_", " ").replace("nonfinite", "non-finite")
             raise RunError(
-                f"training stopped: {name} is {metrics[name][faulty][0]} {where(faulty)}. "
-                f"{checkpoints.kept()}. A smaller learning rate often helps"
+                f"training stopped: {description['env']} gave {what} {where}, from before. Most likely the environment is at "
+                f"fault, for some action or parameter; if the losses had grown before, it is the algorithm. {SMALLER}"
             )
+        advice = f"{description['env']} gave fitnesses or descriptors that are not finite" if rejected.any() else SMALLER
+        raise RunError(f"training stopped: {name} is {metrics[name][faulty][0]} {where}. {advice}")
+    for name in COLLECTED:
+        metrics.pop(name, None)
 
 
 def require_sound(leaves: dict[str, np.ndarray], update: int, checkpoints: Checkpoints) -> None:
@@ -447,7 +449,7 @@ def require_sound(leaves: dict[str, np.ndarray], update: int, checkpoints: Check
         if not {"env_state", "next_observation", "rows"} & set(name.split(".")) and has_nan(leaf):
             raise RunError(
                 f"training stopped: {name} of the state after update {update} holds NaN. {checkpoints.kept()}, from before. "
-                "A smaller learning rate often helps"
+                f"{SMALLER}"
             )
 
 

@@ -92,7 +92,7 @@ def test_factories_that_are_not(project, jaxpg, env, message):
 
 
 def test_an_unknown_option_of_a_factory(project):
-    with pytest.raises(EnvironmentInputError, match="own_walk:make: unknown argument rain; .*it takes wind"):
+    with pytest.raises(EnvironmentInputError, match=r"own_walk:make: unknown argument rain; .*it takes wind"):
         jaxpg_envs.make("own_walk:make", rain=1)
 
 

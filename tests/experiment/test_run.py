@@ -62,7 +62,7 @@ def test_the_metrics_are_those_of_every_update(finished_run):
     _, metrics = jax.jit(jax.vmap(lambda key: jaxpg.train(agent, key, num_updates=6)))(keys)
     for row, first in zip(rows[:3], (0, 2, 4), strict=True):
         pair = {name: np.asarray(value)[:, first : first + 2] for name, value in metrics.items()}
-        assert set(pair) - set(RUNNER.COLLECTED) | {"update", "env_steps", "seconds"} == set(row)
+        assert set(pair) - set(PROGRAM.COLLECTED) | {"update", "env_steps", "seconds"} == set(row)
         weights = pair["episodes"]
         np.testing.assert_array_equal(row["episodes"], weights.sum(1))
         np.testing.assert_allclose(row["value_loss"], pair["value_loss"].mean(1), rtol=1e-4)

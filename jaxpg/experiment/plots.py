@@ -135,7 +135,7 @@ def _read_config(directory: Path) -> dict[str, Any]:
         raise InputError(f"cannot read {path}: {error}") from error
     is_sound = isinstance(config, dict) and all(isinstance(config.get(name), str) for name in ("algorithm", "env"))
     if not is_sound or not isinstance(config.get("seed"), int | None):
-        raise InputError(f"{path} is damaged: it should be an object with 'algorithm', 'env' and, if anything, a number as 'seed'")
+        raise InputError(f"{path} is damaged: it should be an object with 'algorithm' and 'env', and a number as 'seed'")
     return config
 
 

@@ -269,6 +269,16 @@ def interrupted(family: str, reference: Path, duration: float, number: int, seed
     return f"with {in_time} of 2 signals in time"
 
 
+def reference_of(family: str, scratch: Path) -> tuple[Path, float]:
+    """The folder of an undisturbed run or sweep, and how long one takes that has been compiled."""
+    folder = Path(tempfile.mkdtemp(dir=scratch))
+    for name in ("first", "again"):
+        started = time.monotonic()
+        require_sound(Command(f"{FAMILIES[family]} --out {folder / name}", folder).wait(timeout=600), (0,))
+    require_same(folder / "again", folder / "first")
+    return folder / "first", time.monotonic() - started
+
+
 def second_writer(family: str, reference: Path, scratch: Path) -> None:
     """Another process on the same folder is refused, and the first one does not notice."""
     folder = scratch / "out"

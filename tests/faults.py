@@ -41,7 +41,7 @@ from commands import TINY, Command, Finished, kill, no_space, on_call, register_
 
 RESULTS = TESTS.parent / "benchmarks" / "results" / "faults.json"
 PACKAGES = ("jaxpg", "jax", "jaxlib", "flax", "optax", "distrax", "gymnax", "brax", "mujoco-mjx", "numpy")
-TIMES = ("seconds", "compile_seconds", "train_seconds", "env_steps_per_second")
+TIMES = ("seconds", "compile_seconds", "train_seconds", "env_steps_per_second", "checksum")  # the last is of all of them
 
 # --- What is disturbed ----------------------------------------------------------------------------------------------------
 
@@ -660,7 +660,7 @@ def main() -> int:
                 say(f"{kind}: {sum(trial.count for trial in trials)} faults")
                 answers = pool.map(partial(attempt, scratch=scratch), trials)
                 for number, (trial, answer) in enumerate(zip(trials, answers, strict=True), start=1):
-                    if number % 50 == 0 or number == len(trials):
+                    if number % math.ceil(len(trials) / 20) == 0 or number == len(trials):
                         say(f"{kind}: {number} of {len(trials)} tried")
                     told.setdefault(trial.fault, []).append((trial, answer))
                     if isinstance(answer, Wrong):

@@ -89,7 +89,7 @@ def judge_of(agent: Algorithm, environment: Environment, num_episodes: int) -> C
     return judge
 
 
-def faults(metrics: Metrics) -> dict[str, np.ndarray]:
+def faults(metrics: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Of each metric, for which seeds it is not finite, or, first, counts what was collected and is not.
 
     A mean over episodes may be NaN when none was completed, or, in an evaluation, when one did not end.
@@ -127,9 +127,11 @@ def require_memory(needed: int, mesh: Mesh, advice: str) -> None:
 
 @contextlib.contextmanager
 def told_when_out_of_memory(advice: Callable[[], str]) -> Iterator[None]:
-    """Raises `RunError`, with `advice()`, where XLA finds no memory."""
+    """Raises `RunError`, with `advice()`, where XLA finds no memory, or an array would have more rows than 32 bits number."""
     try:
         yield
+    except OverflowError as error:
+        raise RunError(f"out of memory: {advice()}") from error
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise

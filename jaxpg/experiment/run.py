@@ -53,6 +53,7 @@ from jaxpg.experiment.progress import RunProgress, say, stage
 from jaxpg.experiment.saved import Run, enlarge, load, shapes_at_saving, warn_of_other_actions
 from jaxpg.experiment.signals import Stop, Stopped, stop_when_asked
 from jaxpg.experiment.statistics import bootstrap_interval, interquartile_mean
+from jaxpg.experiment.trust import has_code, sign
 from jaxpg.experiment.warm_start import transfer
 
 CHUNKS = 100  # pieces of a run, after each of which metrics are written
@@ -139,7 +140,9 @@ def run(
     like = require_trainable(algorithm, agent, num_seeds)
     description = describe(algorithm, environment.name, dict(env_options or {}), seed, num_seeds, num_devices, agent.config)
     description |= ({"env_source": environment.source} if environment.source else {}) | given
-    begin = _warm_start(description, like) if "init_from" in given and not Checkpoints(folder).updates() else None
+    if has_code(description):
+        description["signature"] = sign(description)
+    begin = _warm_start(description, like, environment) if "init_from" in given and not Checkpoints(folder).updates() else None
     warn = lambda text: say(console, f"warning: {text}")
     with contextlib.ExitStack() as held:
         exists = (folder / "config.json").exists()
@@ -178,9 +181,11 @@ def _evaluation(every: int | float, episodes: int | float) -> dict[str, int]:
     return {"every_steps": steps, "episodes": episodes}
 
 
-def _warm_start(description: dict[str, Any], like: PyTree) -> Callable[[PyTree], PyTree]:
+def _warm_start(description: dict[str, Any], like: PyTree, environment: Environment) -> Callable[[PyTree], PyTree]:
     """What gives fresh states the parameters of the run in `init_from`."""
-    source = load(description["init_from"]["folder"])
+    folder = Path(description["init_from"]["folder"])
+    is_same = read_description(folder)["env"] == description["env"] and "factory" in environment.source  # the user has given it
+    source = load(folder, env=description["env"] if is_same else None)
     if source.description["algorithm"] != description["algorithm"]:
         raise InputError(
             f"init_from: {description['init_from']['folder']} holds a run of {source.description['algorithm']!r}, "

@@ -38,6 +38,8 @@ from jaxpg.algorithm import (
     unmet,
     whole_number,
 )
+from jaxpg.counting import LARGE
+from jaxpg.errors import counted
 from jaxpg.experiment.devices import seed_mesh
 from jaxpg.experiment.environment import find_environment
 from jaxpg.experiment.errors import RunError, advice
@@ -161,7 +163,8 @@ def _mesh(known: dict[str, Field], grid: dict[str, Any], random: int | None, num
     configurations = (random or 1) * math.prod(len(values) for name, values in grid.items() if known[name].is_leaf)
     if num_devices > configurations * num_seeds:
         raise InputError(
-            f"num_devices = {num_devices} is more than a program's {configurations} configurations x {num_seeds} seeds; "
+            f"num_devices = {num_devices} is more than a program's {counted(configurations, 'configuration')} x "
+            f"{counted(num_seeds, 'seed')}; "
             f"give at most {configurations * num_seeds}"
         )
     return seed_mesh(num_devices, num_devices)
@@ -254,8 +257,9 @@ def _sweep(
     done = sum(work) - sum(work[number] for number in waiting)
     say(
         console,
-        f"{description['algorithm']} on {description['env']}: {sum(len(g.indices) for g in groups)} configurations x "
-        f"{num_seeds} seeds in {len(groups)} groups" + (f", of which {len(finished)} are finished" if finished else ""),
+        f"{description['algorithm']} on {description['env']}: {counted(sum(len(g.indices) for g in groups), 'configuration')} x "
+        f"{counted(num_seeds, 'seed')} in {counted(len(groups), 'group')}"
+        + (f", of which {len(finished)} are finished" if finished else ""),
     )
     with RunProgress("sweep", sum(work), done, console, "best") as progress:
         for place, number in enumerate(waiting, start=1):
@@ -265,7 +269,7 @@ def _sweep(
                 say(console, f"{name}: compiling …")
             report = _reporter(progress, name, done, sum(work) - done, len(waiting) - place)
             too_many = (
-                f"{len(groups[number].indices)} configurations x {num_seeds} seeds at a time do not fit: give more devices, "
+                f"{counted(len(groups[number].indices), 'configuration')} x {counted(num_seeds, 'seed')} at a time do not fit: give more devices, "
                 "or fewer seeds or real-valued configurations. Finished groups are kept"
             )
             with told_when_out_of_memory(partial(str, too_many)):
@@ -318,7 +322,7 @@ def _train_group(
     init = over_seeds(group.population.init, mesh)
     step = compile_step(group.population, jax.eval_shape(init, start), mesh)
     states, diverged, done = init(start), np.zeros(len(pairs), bool), 0
-    chunk = max(1, num_updates // CHUNKS)
+    chunk = max(1, min(num_updates // CHUNKS, LARGE))
     started = time.perf_counter()
     with ThreadPoolExecutor(1) as waiter:  # waiting for a thread, unlike waiting for JAX, ends at Ctrl-C
         while done < num_updates:

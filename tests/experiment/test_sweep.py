@@ -455,7 +455,7 @@ def test_mistakes_from_python(tmp_path):
         ({"ranges": {"discount": 0.5}, "random": 2}, "the range of discount must be low,high or low,high,log, got 0.5"),
         (
             {"grid": {"discount": [0.5]}, "num_devices": 2},
-            "num_devices = 2 is more than a program's 1 configurations x 1",
+            "num_devices = 2 is more than a program's 1 configuration x 1",
         ),
     ):
         with pytest.raises(InputError, match=message):

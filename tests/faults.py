@@ -657,12 +657,14 @@ def main() -> int:
             for kind in options.kinds or KINDS:
                 say(f"{kind}: preparing")
                 trials = list(KINDS[kind](pool, scratch, options.seed))
+                told |= {trial.fault: [] for trial in trials}
+                random.Random(options.seed).shuffle(trials)  # the first ones to be tried are of every sort
                 say(f"{kind}: {sum(trial.count for trial in trials)} faults")
                 answers = pool.map(partial(attempt, scratch=scratch), trials)
                 for number, (trial, answer) in enumerate(zip(trials, answers, strict=True), start=1):
                     if number % math.ceil(len(trials) / 20) == 0 or number == len(trials):
                         say(f"{kind}: {number} of {len(trials)} tried")
-                    told.setdefault(trial.fault, []).append((trial, answer))
+                    told[trial.fault].append((trial, answer))
                     if isinstance(answer, Wrong):
                         say(f"NOT SURVIVED: {trial.fault}: {trial.what}: {answer}")
     table = [line_of(fault, answers) for fault, answers in told.items()]

@@ -12,6 +12,7 @@ from jaxpg.algorithm import InputError, fields, lookup, plain_value, shortest, s
 from jaxpg.errors import counted
 from jaxpg.experiment.files import (
     LARGEST_CONFIG,
+    is_sealed,
     read_json,
     remove_remains,
     require_no_links,
@@ -179,6 +180,8 @@ def _read_results(path: Path) -> dict[str, Any]:
         faulty = [name for name, kind in kinds.items() if not isinstance(results.get(name), kind)]
         if faulty:
             raise ValueError(f"it has no valid {', '.join(faulty)}")
+        if not is_sealed(results):
+            raise ValueError("its content does not match its checksum")
     except ValueError as error:
         raise InputError(f"{path} is damaged ({error}): delete it, then continue with --resume") from error
     return results

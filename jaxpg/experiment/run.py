@@ -31,7 +31,7 @@ from jaxpg.experiment.devices import seed_mesh
 from jaxpg.experiment.environment import Environment, find_environment
 from jaxpg.experiment.errors import RunError, advice
 from jaxpg.experiment.evaluation import EVALUATION_EPISODES, evaluate_run
-from jaxpg.experiment.files import only_writer, write_atomically
+from jaxpg.experiment.files import only_writer, sealed, write_atomically
 from jaxpg.experiment.folder import check_folder, describe, read_description, write_description
 from jaxpg.experiment.paths import as_path
 from jaxpg.experiment.pictures import draw_behaviour, draw_repertoire
@@ -286,6 +286,9 @@ def _run(
         done, train_seconds = record["update"], record["seconds"]
         states = jax.device_put(enlarge(saved, like), NamedSharding(mesh, SEEDS))
         checkpoints.set_aside(after=done)
+        kept = [] if best is None else zip(record.get("best", []), best.record["updates"], strict=False)
+        if lost := [str(seed) for seed, (then, now) in enumerate(kept) if now < then]:
+            warn(f"the best policy of seed {', '.join(lost)} is gone from {folder / 'best'}: the best from here on is kept")
         say(console, f"resuming {folder} after update {done} of {agent.num_updates}")
     jax.block_until_ready(states)
 
@@ -337,6 +340,7 @@ def _run(
             draw_repertoire(final.state(), environment.env, environment.params, folder, caption)
         except InputError as error:  # not the user's mistake here: the place to write to is ours
             raise RunError(f"training is complete and saved, but {error}. {advice(error)}") from error
+    summary = sealed(summary)
     write_atomically(folder / "summary.json", json.dumps(summary, indent=2) + "\n")
     return summary
 
@@ -409,7 +413,8 @@ def _train(
         for sink in sinks:
             sink(row)
         if save:
-            checkpoints.save(row["update"], leaves, length | {"seconds": seconds})
+            judged = {} if best is None else {"best": best.record["updates"]}
+            checkpoints.save(row["update"], leaves, length | judged | {"seconds": seconds})
             last_save = time.perf_counter()
             save_cost = last_save - now
         if stopping:

@@ -44,7 +44,7 @@ from jaxpg.experiment.devices import seed_mesh
 from jaxpg.experiment.environment import find_environment
 from jaxpg.experiment.errors import RunError, advice
 from jaxpg.experiment.evaluation import EVALUATION_EPISODES, evaluation_keys, mean_returns
-from jaxpg.experiment.files import only_writer, write_atomically
+from jaxpg.experiment.files import is_number, is_sealed, only_writer, sealed, write_atomically
 from jaxpg.experiment.folder import check_folder, describe, write_description
 from jaxpg.experiment.logs import finite_or_none
 from jaxpg.experiment.paths import as_path
@@ -364,16 +364,18 @@ def _results(
     scores = np.where(complete, returns, np.nan).T
     iqm, low, high = (finite_or_none(np.atleast_1d(x)) for x in (interquartile_mean(scores), *bootstrap_interval(scores)))
     return [
-        {
-            "configuration": index,
-            "group": number,
-            "hyperparameters": group.configurations[row],
-            "iqm": iqm[row],
-            "iqm_ci": [low[row], high[row]],
-            "returns": finite_or_none(returns[row]),
-            "diverged": np.flatnonzero(diverged[row]).tolist(),
-            "seconds": seconds,
-        }
+        sealed(
+            {
+                "configuration": index,
+                "group": number,
+                "hyperparameters": group.configurations[row],
+                "iqm": iqm[row],
+                "iqm_ci": [low[row], high[row]],
+                "returns": finite_or_none(returns[row]),
+                "diverged": np.flatnonzero(diverged[row]).tolist(),
+                "seconds": seconds,
+            }
+        )
         for row, index in enumerate(group.indices)
     ]
 
@@ -432,7 +434,6 @@ def _saved_results(
 
 def _is_whole(result: Result, group: Group, num_seeds: int) -> bool:
     """Whether a saved result is as `_results` makes it."""
-    is_number = lambda x: isinstance(x, int | float) and not isinstance(x, bool) and math.isfinite(x)
     index, scores, seeds = result.get("configuration"), result.get("iqm_ci"), result.get("returns")
     return (
         type(index) is int
@@ -444,6 +445,7 @@ def _is_whole(result: Result, group: Group, num_seeds: int) -> bool:
         and isinstance(result.get("diverged"), list)
         and all(type(seed) is int and 0 <= seed < num_seeds for seed in result["diverged"])
         and is_number(result.get("seconds"))
+        and is_sealed(result)
     )
 
 

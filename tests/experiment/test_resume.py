@@ -369,6 +369,14 @@ def test_a_damaged_summary_is_named(copy_of_run, text):
         resume(copy_of_run)
 
 
+def test_a_summary_of_another_digest_is_noticed(copy_of_run, finished_run):
+    text = (finished_run / "summary.json").read_text()
+    found = digest(finished_run)
+    (copy_of_run / "summary.json").write_text(text.replace(found, found[1:] + found[:1]))
+    with pytest.raises(InputError, match=r"summary\.json is damaged \(its content does not match its checksum\): delete it"):
+        resume(copy_of_run)
+
+
 def test_a_folder_with_all_digits_of_a_float32_continues(finished_run, copy_of_run):
     """As they were written before."""
     config = json.loads((copy_of_run / "config.json").read_text())

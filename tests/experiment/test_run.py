@@ -199,6 +199,17 @@ def test_no_run_to_load(tmp_path):
         load(tmp_path / "file")
 
 
+def test_a_run_that_cannot_be_made_again_is_named(copy_of_run):
+    saved = json.loads((copy_of_run / "config.json").read_text())
+    for change, message in (
+        ({"env": "nowhere"}, 'unknown environment "nowhere"'),
+        ({"config": saved["config"] | {"num_envs": {}}}, "ppo: num_envs must be a whole number"),
+    ):
+        (copy_of_run / "config.json").write_text(json.dumps(saved | change))
+        with pytest.raises(InputError, match=rf"the run in .*copy cannot be made again: {message}"):
+            load(copy_of_run)
+
+
 def test_a_run_that_has_saved_nothing_yet(copy_of_run):
     for path in (copy_of_run / "checkpoints", copy_of_run / "latest_checkpoint.json"):
         path.rename(copy_of_run / f"other {path.name}")

@@ -4,7 +4,7 @@ BIN := .venv/bin
 # One thread of XLA's for each worker: small programs run no faster on more.
 TEST := NPROC=1 $(BIN)/pytest -n 2
 
-.PHONY: install demo test test-environments test-flags lint notebooks bench-smoke lock clean
+.PHONY: install demo test test-environments test-flags test-faults lint notebooks bench-smoke lock clean
 
 install: .venv/installed
 
@@ -40,6 +40,10 @@ lint: install
 test-flags: install
 	for flag in JAX_ENABLE_X64 JAX_DEBUG_NANS JAX_DISABLE_JIT; do echo $$flag; \
 		env $$flag=1 $(BIN)/python tests/flags.py || exit 1; done
+
+# Processes killed, files damaged, disks full, odd input: tiny runs and sweeps survive them; takes up to twenty minutes.
+test-faults: install
+	$(BIN)/python tests/faults.py
 
 # Executes the notebooks afresh, without writing to them; takes minutes.
 notebooks: install

@@ -1,9 +1,9 @@
 """`python -m benchmarks NAME --size smoke|small|full [--seeds N] [--out FILE.json]`.
 
-A benchmark is a module of this package with `SEEDS`, the seeds of each size, and a function `run(size, num_seeds) ->
-(results, claims, figure)`: `results` is every figure behind the claims, a claim is `{"claim", "paper", "measured", "expected",
-"holds"}`, and the figure may be None. A claim that does not hold is a result like any other: the exit code is 0 if the
-benchmark ran.
+A benchmark is a module of this package with `SEEDS`, the seeds of each size, `SYSTEMS`, and a function `run(size, num_seeds)
+-> (results, claims, figure)`: `results` is every figure behind the claims, which `_claims.claim` makes, and the figure may be
+None. A claim that does not hold is a result like any other: the exit code is 0 if the benchmark ran. `SYSTEMS` says which
+claims are about which registered algorithm: `{algorithm: regular expression that the claim's text begins with}`.
 """
 
 import argparse
@@ -16,6 +16,7 @@ import platform
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import jax
 from rich.console import Console
@@ -61,13 +62,21 @@ def run(name: str, size: str, seeds: int | None, out: Path | None) -> None:
     if figure is not None:
         figure.save(path.with_suffix(".png"))
     table = Table(title=f"{name}, {size}, {num_seeds} seeds, {report['seconds']} s", title_justify="left", box=None)
-    for column in ("claim", "paper", "measured", "expected", "holds"):
+    columns = ("claim", "paper", "measured", "interval", "expected", "null", "verdict")
+    for column in columns:
         table.add_column(column)
     for claim in claims:
-        table.add_row(*(str(claim[column]) for column in ("claim", "paper", "measured", "expected", "holds")))
+        table.add_row(*(_in_short(claim[column]) for column in columns))
     console = Console()
     console.print(table)
     console.print(f"written to {path}", highlight=False)
+
+
+def _in_short(value: Any) -> str:
+    """A cell of the table: numbers with four digits."""
+    if isinstance(value, list):
+        return " to ".join(map(_in_short, value))
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def main() -> None:

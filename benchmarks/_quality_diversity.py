@@ -10,6 +10,7 @@ from jaxtyping import Float
 
 import jaxpg
 import jaxpg_envs
+from benchmarks._claims import Expected, above, claim, estimate, ratio_of
 from benchmarks._runs import Task, train
 from jaxpg.algorithms.quality_diversity.repertoire import score
 from jaxpg.algorithms.quality_diversity.reproducibility import reproducibility
@@ -18,6 +19,7 @@ from jaxpg.experiment.plots import COLOURS, INK, Picture, plain_axes, read_curve
 from jaxpg.experiment.repertoire_picture import COLUMNS, draw_repertoires
 from jaxpg.experiment.statistics import bootstrap_interval, interquartile_mean
 
+ABOVE_ONE = above(1)
 PAPER = "Faldor et al. 2023, arXiv 2303.03832"
 
 
@@ -113,10 +115,17 @@ def _summary(values: Float[np.ndarray, " seed"]) -> dict[str, Any]:
     return {"iqm": float(interquartile_mean(values)), "interval": [float(low), float(high)], "seeds": values.tolist()}
 
 
-def ratio(text: str, above: Float[np.ndarray, " seed"], below: Float[np.ndarray, " seed"], least: float) -> dict[str, Any]:
-    """The claim that the interquartile mean of `above` is at least `least` times that of `below`."""
-    measured = float(interquartile_mean(above) / interquartile_mean(below))
-    return {"claim": text, "paper": PAPER, "measured": measured, "expected": f">= {least}", "holds": measured >= least}
+def ratio(
+    text: str,
+    one: Float[np.ndarray, " seed"],
+    other: Float[np.ndarray, " seed"],
+    expected: Expected = ABOVE_ONE,
+    paper: str = PAPER,
+    null: float = 1,
+) -> dict[str, Any]:
+    """A claim about the interquartile mean of `one` over that of `other`; the null is that of equal ones."""
+    measured, interval = estimate(ratio_of(interquartile_mean), one, other)
+    return claim(text, paper, measured, expected, null=null, interval=interval)
 
 
 def picture(protocols: list[Protocol], outcomes: list[dict[str, Outcome]]) -> Picture:
@@ -126,11 +135,11 @@ def picture(protocols: list[Protocol], outcomes: list[dict[str, Outcome]]) -> Pi
     figure = Picture(figsize=(11.6, 0.9 + sum(heights) * len(outcomes)), layout="constrained")
     parts: Any = figure.subfigures(2 * len(outcomes), 1, height_ratios=heights * len(outcomes))
     lines = {}
-    for protocol, methods, above, below in zip(protocols, outcomes, parts[::2], parts[1::2], strict=True):
+    for protocol, methods, upper, lower in zip(protocols, outcomes, parts[::2], parts[1::2], strict=True):
         env, params = jaxpg_envs.make(protocol.env, **protocol.env_options)
         repertoires = {name: outcome.repertoire for name, outcome in methods.items()}
-        draw_repertoires(below, repertoires, *env.descriptor_bounds(params))
-        for axes, metric in zip(above.subplots(1, 2), ("qd_score", "coverage"), strict=True):
+        draw_repertoires(lower, repertoires, *env.descriptor_bounds(params))
+        for axes, metric in zip(upper.subplots(1, 2), ("qd_score", "coverage"), strict=True):
             plain_axes(axes)
             axes.set_title(f"{protocol.env}: {metric.replace('_', ' ')}", loc="left", fontsize=10, color=INK)
             for index, (name, outcome) in enumerate(methods.items()):

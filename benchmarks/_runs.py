@@ -6,7 +6,9 @@ from typing import Any, NamedTuple
 import jax
 from rich.console import Console
 
+from benchmarks._claims import above_all, at_least, claim, estimate, null_of
 from jaxpg.experiment import run
+from jaxpg.experiment.statistics import interquartile_mean
 
 
 class Task(NamedTuple):
@@ -36,16 +38,9 @@ def train(folder: Path, algorithm: str, task: Task, num_seeds: int) -> dict[str,
 
 
 def score_claim(algorithm: str, paper: str, task: Task, summary: dict[str, Any]) -> dict[str, Any]:
-    """That a run reached the task's target or, where it has none, beat the untrained policy."""
-    score, untrained = summary["iqm"], summary["initial_iqm"]
-    if task.target is None:
-        expected, holds = f"> {untrained} (untrained)", None not in (score, untrained) and score > untrained
-    else:
-        expected, holds = f">= {task.target}", score is not None and score >= task.target
-    return {
-        "claim": f"{algorithm} on {task.env} after {summary['total_steps']:,} steps: interquartile mean of the return",
-        "paper": paper,
-        "measured": score,
-        "expected": expected,
-        "holds": holds,
-    }
+    """That a run reached the task's target or, where it has none, is above all that the untrained policies' interval holds."""
+    score, interval = estimate(interquartile_mean, summary["returns"])
+    null = null_of(interquartile_mean, summary["initial_returns"])
+    expected = above_all(null, " (untrained)") if task.target is None else at_least(task.target)
+    text = f"{algorithm} on {task.env} after {summary['total_steps']:,} steps: interquartile mean of the return"
+    return claim(text, paper, score, expected, null=null, interval=interval)

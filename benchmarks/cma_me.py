@@ -13,6 +13,7 @@ from typing import Any
 from benchmarks._quality_diversity import MAP_ELITES, Method, Protocol, learn, picture, ratio, table
 from jaxpg.experiment.plots import Picture
 
+SYSTEMS = {"cma_me": ""}
 SEEDS = {"smoke": 2, "small": 5, "full": 20}
 CMA_ME = Method("CMA-ME", "cma_me")
 PAPER = "Fontaine et al. 2020, arXiv 1912.02400"
@@ -35,5 +36,5 @@ def run(size: str, num_seeds: int) -> tuple[dict[str, Any], list[dict[str, Any]]
     for protocol, found in zip(protocols, outcomes, strict=True):
         results[protocol.env] = table(found)
         better, worse = (found[method.name].measures["qd_score"] for method in (CMA_ME, MAP_ELITES))
-        claims.append(ratio(f"{protocol.env}: QD-score, CMA-ME to MAP-Elites", better, worse, 1.0) | {"paper": PAPER})
+        claims.append(ratio(f"{protocol.env}: QD-score, CMA-ME to MAP-Elites", better, worse, paper=PAPER))
     return results, claims, picture(protocols, outcomes)

@@ -32,6 +32,7 @@ from jaxtyping import Array, Float, PyTree
 
 import jaxpg
 import jaxpg_envs
+from benchmarks._claims import above, at_least, claim, estimate, near, ratio_of
 from jaxpg.algorithm import Policy, configure
 from jaxpg.algorithms.environment_design.dred import DREDConfig, make_autoencoder, train_autoencoder
 from jaxpg.algorithms.environment_design.level_vae import LevelVAE, generate, interpolate, reconstruction_log_prob
@@ -49,6 +50,7 @@ from jaxpg.training import advance
 from jaxpg_envs.levels import level_set
 
 PAPER = "Garcin et al. 2024, arXiv 2402.03479"
+SYSTEMS = {"dred": "(?!test, PLR|probe)", "plr": "test, PLR|probe"}
 SEEDS = {"smoke": 2, "small": 3, "full": 3}
 PIECES = 10  # points of a learning curve
 EPISODES = 4
@@ -282,22 +284,26 @@ def summary(name: str, outcome: Outcome) -> dict[str, Any]:
 
 def claims_of(size: str, results: dict[str, Any], outcomes: dict[str, Outcome]) -> list[dict[str, Any]]:
     """The protocol's claims; of orderings, the difference of means over seeds and its bootstrap interval."""
-    train, near, random = (results["level statistics"][name] for name in ("training set", "autoencoder", "random"))
+    train, near_set, random = (results["level statistics"][name] for name in ("training set", "autoencoder", "random"))
     moss = "moss_distance_correlation"
-    share = near[moss] / train[moss]
+    share = near_set[moss] / train[moss]
     logs = results["log-probability of held-out maps, per cell"]
     gained = logs["autoencoder"] - logs["frequencies of every cell"]
     distances = results["distance to the training set"]
     closer = [distances["autoencoder"][key] < distances["random"][key] for key in distances["random"]]
     text = f"autoencoder's levels that can be solved (random: {random['solvable']:.2f})"
+    # Of hundreds of levels, whose chance is next to nothing; the null are random levels, or the frequencies of every cell.
+    exactly = lambda text, measured, expected, null: claim(text, PAPER, float(measured), expected, null=null, exact=True)
+    of_random = float(random[moss] / train[moss])
+    gain = "held-out maps: log-probability per cell less that by frequencies of every cell"
     claims = [
-        _claim("autoencoder's levels: moss-distance correlation over the training set's", share, ">= 0.5", share >= 0.5),
-        _claim("random levels: moss-distance correlation", random[moss], "within 0.05", abs(random[moss]) <= 0.05),
-        _claim(text, near["solvable"], ">= 0.6", near["solvable"] >= 0.6),
-        _claim("held-out maps: log-probability per cell less that by frequencies of every cell", gained, "> 0", gained > 0),
+        exactly("autoencoder's levels: moss-distance correlation over the training set's", share, at_least(0.5), of_random),
+        exactly("random levels: moss-distance correlation", random[moss], near(0, 0.05), float(train[moss])),
+        exactly(text, near_set["solvable"], at_least(0.6), random["solvable"]),
+        exactly(gain, gained, above(0), 0),
     ]
-    text = "statistics in which the autoencoder's levels are closer to the training set than random ones"
-    claims.append(_claim(text, sum(closer), f"{len(closer)}", all(closer)))
+    text = "statistics in which the autoencoder's levels are closer to the training set than random ones: all"
+    claims.append(exactly(text, sum(closer), above(len(closer) - 1), 0))
     if size == "smoke":  # too short for a claim on learning
         return claims
     gap = lambda name: outcomes[name].scores["train"] - outcomes[name].scores["test"]
@@ -312,19 +318,14 @@ def claims_of(size: str, results: dict[str, Any], outcomes: dict[str, Outcome]) 
             claims.append(_difference(f"{levels}, DRED less {rival}", a, b, 0.0))
     rivals = {name: outcomes[name].scores["test"].mean() for name in METHODS if "DRED" not in name}
     best = max(rivals, key=lambda name: rivals[name])
-    ratio = float(outcomes["DRED"].scores["test"].mean() / max(rivals[best], 1e-9))
-    claims.append(_claim(f"test, DRED over the next best ({best}); paper: about 1.2", ratio, ">= 1.05", ratio >= 1.05))
-    return claims
+    ratio, interval = estimate(ratio_of(np.mean), outcomes["DRED"].scores["test"], outcomes[best].scores["test"])
+    text = f"test, DRED over the next best ({best}); paper: about 1.2"
+    return [*claims, claim(text, PAPER, ratio, at_least(1.05), null=1, interval=interval)]
 
 
 def _difference(text: str, a: Float[np.ndarray, " seed"], b: Float[np.ndarray, " seed"], least: float) -> dict[str, Any]:
-    low, high = bootstrap_interval(a - b, np.mean)  # the seeds' training sets are the same, and so are their keys
-    measured = float(np.mean(a - b))
-    return _claim(f"{text} (95 % interval {low:.3f} to {high:.3f})", measured, f">= {least}", measured >= least)
-
-
-def _claim(text: str, measured: float, expected: str, holds: Any) -> dict[str, Any]:
-    return {"claim": text, "paper": PAPER, "measured": float(measured), "expected": expected, "holds": bool(holds)}
+    measured, interval = estimate(np.mean, a - b)  # the seeds' training sets are the same, and so are their keys
+    return claim(text, PAPER, measured, at_least(least) if least else above(0), null=0, interval=interval)
 
 
 def picture(outcomes: dict[str, Outcome], statistics: dict[str, Any], generated: Generated, setting: Setting) -> Picture:

@@ -9,12 +9,17 @@ import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from benchmarks._claims import at_least, claim, estimate, null_of
 from benchmarks._runs import Task, train
 from jaxpg.experiment.plots import Picture, plot_learning_curves
+from jaxpg.experiment.statistics import interquartile_mean
 
+SYSTEMS = {"ppo": "ppo with", "a2c": "a2c with"}
+PAPER = "bsuite (Osband et al. 2020) and folklore: memory is needed here"
 SEEDS = {"smoke": 2, "small": 8, "full": 10}
-PPO = {"num_envs": 16, "num_steps": 64, "num_epochs": 4, "num_minibatches": 4, "learning_rate": 1e-3, "memory_size": 32}
-A2C = {"num_envs": 32, "num_steps": 16, "learning_rate": 3e-3, "memory_size": 32}
+PPO = {"num_envs": 16, "num_steps": 64, "num_epochs": 4, "num_minibatches": 4, "learning_rate": 1e-3}
+A2C = {"num_envs": 32, "num_steps": 16, "learning_rate": 3e-3}
+MEMORIES: dict[str, dict[str, Any]] = {"gru": {"memory": "gru", "memory_size": 32}, "none": {"memory": "none"}}
 
 
 class Question(NamedTuple):
@@ -45,19 +50,15 @@ def run(size: str, num_seeds: int) -> tuple[dict[str, Any], list[dict[str, Any]]
     with tempfile.TemporaryDirectory() as temporary:
         folders: list[Path] = []
         for algorithm, task, reach in QUESTIONS[size]:
-            for memory in ("gru", "none"):
+            returns = {}
+            for memory, fields in MEMORIES.items():
                 folders.append(Path(temporary) / f"memory {memory}, run {len(folders)}")  # named so in the picture
-                fields = {**(task.hyperparameters or {}), "memory": memory}
-                summary = train(folders[-1], algorithm, task._replace(hyperparameters=fields), num_seeds)
+                settings = (task.hyperparameters or {}) | fields
+                summary = train(folders[-1], algorithm, task._replace(hyperparameters=settings), num_seeds)
                 results[f"{algorithm} {memory} {task.env}"] = summary
-                score = summary["iqm"]
-                claims.append(
-                    {
-                        "claim": f"{algorithm} with memory {memory} on {task.env} after {summary['total_steps']:,} steps",
-                        "paper": "bsuite (Osband et al. 2020) and folklore: memory is needed here",
-                        "measured": score,
-                        "expected": f">= {reach}" if memory == "gru" else f"< {reach}",
-                        "holds": score is not None and (score >= reach) == (memory == "gru"),
-                    }
-                )
+                returns[memory] = summary["returns"]
+            score, interval = estimate(interquartile_mean, returns["gru"])
+            without = null_of(interquartile_mean, returns["none"])
+            text = f"{algorithm} with memory gru on {task.env} after {summary['total_steps']:,} steps (null: without)"
+            claims.append(claim(text, PAPER, score, at_least(reach), null=without, interval=interval))
         return results, claims, plot_learning_curves(folders)

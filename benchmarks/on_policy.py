@@ -1,7 +1,7 @@
 """REINFORCE, A2C, IMPALA and TRPO with their default hyperparameters beside PPO: classic control.
 
 Deterministic evaluation over 128 whole episodes per seed, interquartile mean over seeds with a 95 % bootstrap interval. The
-expected scores are our acceptance targets; where a system has none, it has to beat the untrained policy.
+expected scores are our acceptance targets; at size smoke, too short for them, it is more than untrained policies have.
 """
 
 import tempfile
@@ -18,6 +18,7 @@ PAPERS = {
     "reinforce": "Williams 1992",
     "trpo": "Schulman et al. 2015, arXiv 1502.05477",
 }
+SYSTEMS = {name: f"{name} on " for name in PAPERS}
 SEEDS = {"smoke": 2, "small": 8, "full": 10}
 CARTPOLE, ACROBOT, PENDULUM = Task("CartPole-v1", 500_000), Task("Acrobot-v1", 500_000), Task("Pendulum-v1", 500_000)
 TASKS = {
@@ -25,7 +26,7 @@ TASKS = {
     "small": [CARTPOLE],
     "full": [CARTPOLE, ACROBOT, PENDULUM],
 }
-TARGETS = {("CartPole-v1", name): 475.0 for name in ("a2c", "ppo", "trpo")}
+TARGETS = {"CartPole-v1": 475.0, "Acrobot-v1": -100.0, "Pendulum-v1": -200.0}
 
 
 def run(size: str, num_seeds: int) -> tuple[dict[str, Any], list[dict[str, Any]], Picture]:
@@ -38,6 +39,6 @@ def run(size: str, num_seeds: int) -> tuple[dict[str, Any], list[dict[str, Any]]
                 folders.append(Path(temporary) / str(len(folders)))
                 summary = train(folders[-1], algorithm, task, num_seeds)
                 results[f"{algorithm} {task.env}"] = summary
-                target = None if size == "smoke" else TARGETS.get((task.env, algorithm))
+                target = None if size == "smoke" else TARGETS[task.env]
                 claims.append(score_claim(algorithm, PAPERS[algorithm], task._replace(target=target), summary))
         return results, claims, plot_learning_curves(folders)

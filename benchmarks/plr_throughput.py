@@ -12,6 +12,7 @@ from typing import Any
 from benchmarks._peers.throughput import Row, compare_all, picture
 from jaxpg.experiment.plots import Picture
 
+SYSTEMS = {"plr": ""}
 SEEDS = {"smoke": 1, "small": 1, "full": 1}  # the seeds of a row are part of what is measured
 ROUNDS = {"smoke": 1, "small": 2, "full": 5}
 REPEATS = {"smoke": 1, "small": 3, "full": 5}

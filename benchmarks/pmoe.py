@@ -23,16 +23,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.stats
 
 import jaxpg
 import jaxpg_envs
 from benchmarks import _gradient_signal, _target_reaching
+from benchmarks._claims import Expected, above, at_least, at_most, below, claim, difference_of, estimate, near, ratio_of
 from benchmarks._runs import Task, train
 from jaxpg.experiment.plots import Picture, read_curves
 from jaxpg.experiment.statistics import bootstrap_interval
 
 PAPER = "Ren et al. 2021, arXiv 2104.09122"
+SYSTEMS = {"pmoe_ppo": ".*pmoe_ppo", "pmoe_sac": "(?!.*pmoe_ppo)"}
 SEEDS = {"smoke": 2, "small": 5, "full": 5}
 SPRING = {"backend": "spring"}
 SIX = ("halfcheetah", "hopper", "walker2d", "ant", "humanoid", "humanoidstandup")
@@ -103,18 +104,19 @@ def _signal_claims(signal: dict[str, Any]) -> list[dict[str, Any]]:
     differences = [np.subtract(row["weights"], row["frequencies"]) for row in signal["routing"].values()]
     worst = float(np.abs(differences).max())
     text = "routing weights converge to the frequencies with which each expert is best: largest difference"
-    claims = [_claim(text, worst, "< 0.03", worst < 0.03)]
+    uniform = max(float(np.abs(np.subtract(0.25, row["frequencies"])).max()) for row in signal["routing"].values())
+    claims = [_exactly(text, worst, below(0.03), uniform)]
     rows = signal["signal to noise"]
     errors = [cell["measured"] / cell["expected"] for row in rows.values() for cell in row.values()]
     worst = max(max(error, 1 / error) for error in errors)
-    claims.append(_claim("signal-to-noise of four estimators in four cases: largest factor off", worst, "< 1.2", worst < 1.2))
+    claims.append(_exactly("signal-to-noise of four estimators in four cases: largest factor off", worst, below(1.2), None))
     best = [max(row, key=lambda name: row[name]["measured"]) for row in rows.values()]
     share = sum(name == "expectation" for name in best) / len(best)
-    claims.append(_claim("share of cases in which the exact expectation has the best signal", share, "1", share == 1))
+    claims.append(_exactly("share of cases in which the exact expectation has the best signal", share, near(1, 0.1), 0.25))
     wins = [row["frequency"]["measured"] > row["score ratio with baseline"]["measured"] for row in rows.values()]
     share = sum(wins) / len(wins)
     text = "share of cases in which frequencies beat the score ratio with baseline: not all"
-    claims.append(_claim(text, share, "0.75", share == 0.75))
+    claims.append(_exactly(text, share, near(0.75, 0.1), 0.5))
     return claims
 
 
@@ -131,7 +133,7 @@ def _one_expert_is_sac(results: dict[str, Any]) -> dict[str, Any]:
     worst = max(jax.tree.leaves(jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), *learners)))
     results["one expert against SAC"] = worst
     text = "one expert and SAC after 13 gradient steps from one key: largest difference of parameters"
-    return _claim(text, worst, "<= 1e-6", worst <= 1e-6)
+    return _exactly(text, worst, at_most(1e-6), None)
 
 
 def _summary(outcome: _target_reaching.Outcome, steps: int) -> dict[str, Any]:
@@ -158,21 +160,20 @@ def _reaching_claims(results: dict[str, Any], size: str) -> list[dict[str, Any]]
     if size == "smoke":  # too short for a claim
         return []
     one, four = rows["K = 1"], rows["K = 4"]
-    median = lambda row: float(np.median([np.inf if half is None else half for half in row["steps to half"]]))
-    sooner = median(four) <= median(one) < np.inf  # who never gets there is not early
-    holds = four["mean"] >= one["mean"] + 0.05 or sooner
-    times = ", ".join(str(x) for x in (median(one), median(four)))
-    text = f"target reaching, success of K = 4 less that of K = 1 (steps to half, median: {times})"
-    claims = [_claim(text, four["mean"] - one["mean"], ">= 0.05, or half no later", bool(holds))]
+    success = "success in the last 5,000 steps"
+    measured, interval = estimate(difference_of(np.mean), four[success], one[success])
+    text = "target reaching, success of K = 4 less that of K = 1"
+    claims = [claim(text, PAPER, measured, at_least(0.05), null=0, interval=interval)]
     text = "experts alone: distance between their mean paths, in spreads of one expert's paths"
-    claims.append(_claim(text, found["ratio"], ">= 2", found["ratio"] >= 2))
+    measured, interval = estimate(ratio_of(np.mean), found["apart"], found["spread"])
+    claims.append(claim(text, PAPER, measured, at_least(2), null=1, interval=interval))
     text = "experts alone: sides of the first disc on which they pass, over all seeds"
-    claims.append(_claim(text, found["number_of_sides"], ">= 2", found["number_of_sides"] >= 2))
+    claims.append(claim(text, PAPER, found["number_of_sides"], above(1), null=1))
     for name in ("gumbel", "score_ratio"):
-        rival = rows[f"K = 4, {name}"]
-        ours, theirs = (float(np.mean(row["area under the return's curve"])) for row in (four, rival))
+        areas = [row["area under the return's curve"] for row in (four, rows[f"K = 4, {name}"])]
+        measured, interval = estimate(difference_of(np.mean), *areas)
         text = f"target reaching, area under the return's curve: frequencies less {name}"
-        claims.append(_claim(text, ours - theirs, "> 0", ours > theirs))
+        claims.append(claim(text, PAPER, measured, above(0), null=0, interval=interval))
     return claims
 
 
@@ -182,21 +183,16 @@ def area(folder: Path) -> np.ndarray:
 
 
 def _comparison(task: Task, base: np.ndarray, mixture: np.ndarray, base_name: str, name: str) -> dict[str, Any]:
-    """Ratio of the areas where returns are positive, else their difference, with a bootstrap interval over seeds."""
+    """Ratio of the areas where returns are positive, else their difference."""
     positive = min(base.min(), mixture.min()) > 0
-    compare = np.divide if positive else np.subtract
-    neutral = 1 if positive else 0
-    statistic = lambda a, b, axis: compare(a.mean(axis), b.mean(axis))
-    interval = scipy.stats.bootstrap(
-        (mixture, base), statistic, method="percentile", vectorized=True, rng=np.random.default_rng(0)
-    ).confidence_interval
-    measured = float(compare(mixture.mean(), base.mean()))
-    word = "ratio" if positive else "difference"
+    neutral, word = (1, "ratio") if positive else (0, "difference")
+    measured, interval = estimate((ratio_of if positive else difference_of)(np.mean), mixture, base)
     average = {"sac": 1.28, "ppo": 1.56}[base_name]
     text = f"area under the curve, {name} to {base_name}, {task.env}, {task.steps:,} steps: {word} "
-    text += f"(95 % interval {interval.low:.3f} to {interval.high:.3f}; on average over six tasks {average}, from memory)"
-    return _claim(text, measured, f">= {neutral}; refuted if the interval lies below", bool(interval.high >= neutral))
+    text += f"(on average over six tasks {average}, from memory)"
+    return claim(text, PAPER, measured, above(neutral), null=neutral, interval=interval)
 
 
-def _claim(text: str, measured: float, expected: str, holds: bool) -> dict[str, Any]:
-    return {"claim": text, "paper": PAPER, "measured": measured, "expected": expected, "holds": holds}
+def _exactly(text: str, measured: float, expected: Expected, null: float | None) -> dict[str, Any]:
+    """A claim about a quantity without chance, or one of 200,000 samples."""
+    return claim(text, PAPER, measured, expected, null=null, exact=True)

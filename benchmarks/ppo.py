@@ -13,12 +13,13 @@ from benchmarks._runs import Task, score_claim, train
 from jaxpg.experiment.plots import Picture, plot_learning_curves
 
 PAPER = "Schulman et al. 2017, arXiv 1707.06347"
+SYSTEMS = {"ppo": ""}
 SEEDS = {"smoke": 2, "small": 8, "full": 10}
 
 CLASSIC = [
-    Task("CartPole-v1", 500_000, 490),
-    Task("Acrobot-v1", 500_000, -90),
-    Task("Pendulum-v1", 1_000_000, -250),
+    Task("CartPole-v1", 500_000, 475),
+    Task("Acrobot-v1", 500_000, -100),
+    Task("Pendulum-v1", 1_000_000, -200),
 ]
 LARGE = {"num_envs": 2048, "num_steps": 16, "num_minibatches": 32, "num_epochs": 4}
 BRAX = [
@@ -29,7 +30,7 @@ TASKS = {"smoke": [task._replace(steps=20_000, target=None) for task in CLASSIC]
 
 
 def run(size: str, num_seeds: int) -> tuple[dict[str, Any], list[dict[str, Any]], Picture]:
-    """Trains on each task of the size; a task without a target has to beat the untrained policy."""
+    """Trains on each task of the size."""
     results, claims = {}, []
     with tempfile.TemporaryDirectory() as temporary:
         folders = [Path(temporary) / str(index) for index in range(len(TASKS[size]))]

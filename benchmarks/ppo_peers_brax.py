@@ -16,6 +16,7 @@ from benchmarks._peers.contest import Contest, Peer, hold
 from benchmarks._runs import Task
 from jaxpg.experiment.plots import Picture
 
+SYSTEMS = {"ppo": ""}
 SEEDS = {"smoke": 1, "small": 3, "full": 5}
 OURS = {
     "num_envs": 128,

@@ -17,8 +17,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from benchmarks._claims import at_most, below, claim, estimate, ratio_of
 from benchmarks._peers.build import interpreter
 
+SYSTEMS: dict[str, str] = {}
 SEEDS = {"smoke": 1, "small": 1, "full": 1}  # the seeds of a row are part of what is measured
 ROUNDS = {"smoke": 1, "small": 3, "full": 5}
 SCRIPT = Path(__file__).parent / "_peers" / "replay_loop.py"
@@ -33,7 +37,7 @@ ROWS = {
 }
 SIZES = {"smoke": list(ROWS)[:1], "small": list(ROWS), "full": list(ROWS)}
 PAPER = "throughput; flashbax's public code"
-TIME = "microseconds"
+TIME, EACH = "microseconds", "microseconds of each round"
 
 
 def run(size: str, num_seeds: int) -> tuple[dict[str, Any], list[dict[str, Any]], None]:
@@ -48,7 +52,7 @@ def run(size: str, num_seeds: int) -> tuple[dict[str, Any], list[dict[str, Any]]
             for name, lines in found.items():
                 lines.append(_measure(str(pythons[name]), name, ROWS[label]))
         rows[label] = {name: {key: statistics.median(line[key] for line in lines) for key in lines[0] if key != "jax"}
-                       for name, lines in found.items()}  # fmt: skip
+                       | {EACH: [line[TIME] for line in lines]} for name, lines in found.items()}  # fmt: skip
         print(f"{label}: { ({name: round(row[TIME], 1) for name, row in rows[label].items()}) } microseconds", flush=True)
     return {"missing": missing, "rows": rows}, _claims(rows), None
 
@@ -66,17 +70,16 @@ def _claims(rows: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
     claims = []
     for label, row in rows.items():
         if "flashbax" in row:
-            ratio = row["jaxpg"][TIME] / row["flashbax"][TIME]
-            claims.append(_claim(f"{label}: microseconds per turn, ratio to flashbax", ratio, "<= 1", ratio <= 1))
+            ratio, interval = estimate(ratio_of(np.median), row["jaxpg"][EACH], row["flashbax"][EACH])
+            text = f"{label}: microseconds per turn, ratio to flashbax"
+            claims.append(claim(text, PAPER, ratio, below(1), null=1, interval=interval))
     if "uniform, 1 million" in rows:
         small, large = (rows[label]["jaxpg"] for label in ("uniform, 10 thousand", "uniform, 1 million"))
         # Not 1: what is sampled from 100 times the memory is not in the caches.
-        ratio = large[TIME] / small[TIME]
-        claims.append(_claim("microseconds per turn with 100 times the capacity, ratio", ratio, "<= 3", ratio <= 3))
+        ratio, interval = estimate(ratio_of(np.median), large[EACH], small[EACH])
+        text = "microseconds per turn with 100 times the capacity, ratio"
+        claims.append(claim(text, PAPER, ratio, at_most(3), null=100, interval=interval))  # 100: a loop that copies the buffer
         share = large["temporary_megabytes"] / large["buffer_megabytes"]
-        claims.append(_claim("temporary memory of the loop, part of the buffer's", share, "<= 0.1", share <= 0.1))
+        text = "temporary memory of the loop, part of the buffer's"
+        claims.append(claim(text, PAPER, share, at_most(0.1), null=1, exact=True))
     return claims
-
-
-def _claim(text: str, measured: float, expected: str, holds: bool) -> dict[str, Any]:
-    return {"claim": text, "paper": PAPER, "measured": measured, "expected": expected, "holds": holds}

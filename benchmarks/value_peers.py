@@ -18,11 +18,13 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks._claims import above, claim, difference_of, estimate
 from benchmarks._peers.build import interpreter
 from benchmarks._runs import Task, train
 from jaxpg.experiment.plots import Picture, plot_learning_curves
 
 PAPER = "learning per environment step; peers' public code"
+SYSTEMS = {"dqn": "dqn", "pqn": "pqn"}
 SEEDS = {"smoke": 1, "small": 3, "full": 5}
 STEPS = {"smoke": 20_000, "small": 1_000_000, "full": 1_000_000}
 GAME = "Breakout-MinAtar"
@@ -118,11 +120,10 @@ def run(size: str, num_seeds: int) -> tuple[dict[str, Any], list[dict[str, Any]]
 
 def _claim(label: str, summary: dict[str, Any], peer: dict[str, Any]) -> dict[str, Any]:
     ours, theirs = np.array(summary["returns"]), np.array(peer["returns"])
-    measured = float(ours.mean() - theirs.mean())
-    error = float(np.sqrt(ours.var() / len(ours) + theirs.var() / len(theirs)))
+    measured, interval = estimate(difference_of(np.mean), ours, theirs)
     text = f"{label} on {GAME} after {summary['total_steps']:,} steps: mean return {ours.mean():.1f} less rejax's"
-    text += f" {theirs.mean():.1f} (standard error {error:.1f}, {len(ours)} seeds)"
-    return {"claim": text, "paper": PAPER, "measured": measured, "expected": "> 0", "holds": measured > 0}
+    text += f" {theirs.mean():.1f} ({len(ours)} seeds)"
+    return claim(text, PAPER, measured, above(0), null=0, interval=interval)
 
 
 def _theirs(python: str, algorithm: str, steps: int, num_seeds: int, settings: dict[str, Any]) -> dict[str, Any]:

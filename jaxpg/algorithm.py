@@ -17,7 +17,7 @@ import numpy as np
 from flax import struct
 from jaxtyping import PyTree
 
-from jaxpg.errors import InputError
+from jaxpg.errors import InputError, counted
 from jaxpg.interface import require_interface
 
 State: TypeAlias = PyTree
@@ -85,6 +85,7 @@ Needs: TypeAlias = dict[str, tuple] | tuple[dict[str, tuple], ...]
 LARGEST = 2**31 - 1  # rows of an array, in the 32 bits that JAX counts with
 LONGEST = 10**18  # environment steps, which are counted in two numbers
 MOST_LAYERS = 100  # each is traced
+MOST_UNITS = 2**20  # of a layer: the weights between two are no more than 64 bits can number
 
 
 def hyperparameter(
@@ -228,7 +229,7 @@ def allowed_value(where: str, field: Field, value: Any) -> Any:
         value = tuple(itertools.islice(value, MOST_LAYERS + 1))
         if len(value) > MOST_LAYERS:
             raise InputError(f"{where} must be at most {MOST_LAYERS} integers, got {written(value)}")
-        return tuple(whole_number(where, item, field.low, field.high) for item in value)
+        return tuple(whole_number(where, item, field.low, min(field.high, MOST_UNITS)) for item in value)
     if field.kind is bool:
         if not isinstance(value, bool | np.bool_):
             raise InputError(f"{where} must be True or False, got {written(value)}")
@@ -480,6 +481,7 @@ def require_enough_updates(algorithm: Algorithm, num_updates: int) -> None:
     if num_updates < algorithm.learns_from:
         steps = algorithm.env_steps_per_update
         raise InputError(
-            f"{num_updates} updates of {steps} environment steps are too few, since {algorithm.until_then}, before update "
-            f"{algorithm.learns_from}: take at least {algorithm.learns_from * steps} steps, or lower what is named"
+            f"{counted(num_updates, 'update')} of {counted(steps, 'environment step')} will not do, since "
+            f"{algorithm.until_then}, before update {algorithm.learns_from}: take at least {algorithm.learns_from * steps} "
+            "steps, or lower what is named"
         )

@@ -1,10 +1,15 @@
-"""What is raised for a mistake of the user's, and what its message calls an environment."""
+"""What is raised for a mistake of the user's, and how its message puts it."""
 
 from typing import Any
 
 
 class InputError(ValueError):
     """A mistake of the user's: the message names the bad value, what is allowed and the nearest match."""
+
+
+def counted(number: int, thing: str) -> str:
+    """`1 seed`, `2 seeds`."""
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
 def name_of(env: Any) -> str:

@@ -15,7 +15,7 @@ from flax import struct
 from jaxtyping import Array, Bool, Float, PyTree
 
 from jaxpg import losses
-from jaxpg.algorithm import LARGEST, LONGEST, Algorithm, InputError, Metrics, Policy, Scalar, hyperparameter, static
+from jaxpg.algorithm import LARGEST, LONGEST, MOST_UNITS, Algorithm, InputError, Metrics, Policy, Scalar, hyperparameter, static
 from jaxpg.counting import divisors, fraction, increment, init_count
 from jaxpg.errors import name_of
 from jaxpg.gradient_descent import descend, global_norm
@@ -78,7 +78,7 @@ class OnPolicyConfig:
     activation: Literal["tanh", "relu", "swish"] = static("tanh", "activation of the hidden layers", needs={"hidden_sizes": ()})
     encoder: Literal["dense", "convolution"] = static("dense", ENCODER_HELP)
     memory: Literal["none", "gru", "lstm"] = static("none", "recurrent cell in front of actor and critic")
-    memory_size: int = static(128, "units of the recurrent cell", needs=MEMORY)
+    memory_size: int = static(128, "units of the recurrent cell", high=MOST_UNITS, needs=MEMORY)
     time_limit: Literal["bootstrap", "terminal", "mask"] = static("bootstrap", TIME_LIMIT_HELP)
     normalize_observations: bool = static(True, "divide observations by their running standard deviation")
     normalize_rewards: bool = static(True, "divide rewards by the running standard deviation of returns")

@@ -1,6 +1,7 @@
 """Configurations, the registry, and what they answer to mistakes."""
 
 import dataclasses
+import itertools
 import json
 import math
 import re
@@ -33,9 +34,10 @@ from jaxpg.algorithm import (
 )
 from jaxpg.algorithms.online.pmoe_ppo import PMOEPPOConfig
 from jaxpg.algorithms.online.ppo import PPOConfig
+from jaxpg.errors import counted
 from jaxpg_envs.cave_escape import cave_escape
 
-CYCLE, WALK = Cycle(), Walk()
+CYCLE, WALK, KEY = Cycle(), Walk(), jax.random.key(0)
 
 
 def make(**hyperparameters):
@@ -101,6 +103,61 @@ def test_sizes_are_positive_whole_numbers(name):
         assert refusal(make, **{name: value}) == f"ppo: {name} must be at least 1, got {value}"
     for value in (2.5, "8", True, None, float("nan"), float("inf"), [4]):
         assert refusal(make, **{name: value}) == f"ppo: {name} must be a whole number, got {value!r}"
+
+
+def test_numbers_beyond_32_bits_are_refused_at_once():
+    for name, value, words in (  # pytest cannot write some of them
+        ("num_envs", 2**31, "must be at most 2147483647, got 2147483648"),
+        ("num_steps", 1e300, "must be at most 2147483647, got 1e+300"),
+        ("num_steps", 10**26, "must be at most 2147483647, got 100000000000000000000000000"),
+        ("num_epochs", 10**5000, "must be at most 2147483647, got a number of more than 4300 digits"),
+        ("total_steps", 10**26, "must be at most 1000000000000000000, got 100000000000000000000000000"),
+        ("hidden_sizes", (8, 2**20 + 1), "must be at most 1048576, got 1048577"),
+        ("memory_size", 2**31 - 1, "must be at most 1048576, got 2147483647"),
+        ("hidden_sizes", itertools.count(1), f"must be at most 100 integers, got {str(tuple(range(1, 102)))[:200]}..."),
+        ("learning_rate", 1e39, "must lie in [0, inf) in 32 bits, got 1e+39"),
+        ("learning_rate", 10**400, f"must lie in [0, inf) in 32 bits, got 1{'0' * 199}..."),
+        ("learning_rate", 10**5000, "must lie in [0, inf) in 32 bits, got a number of more than 4300 digits"),
+        ("activation", "x" * 300, f"cannot be '{'x' * 199}...; There is: relu, swish, tanh"),
+    ):
+        assert refusal(make, **{name: value}) == f"ppo: {name} {words}"
+
+
+@pytest.mark.parametrize(
+    ("name", "sizes"),
+    [("ppo", {"num_envs": 2**20, "num_steps": 2**20}), ("trpo", {"num_steps": 2**31 - 1}), ("ppo", {"num_envs": 2**31 - 1})],
+)
+def test_batches_beyond_32_bits_are_refused_at_once(name, sizes):
+    """The search for a number that divides would take hours."""
+    call = lambda **hyperparameters: jaxpg.make(name, CYCLE, CYCLE.params([1.0, 2.0], 5), num_minibatches=7, **hyperparameters)
+    assert "steps is more than 32 bits can number: take at most 2147483647" in refusal(call, **sizes)
+
+
+def test_sizes_whose_product_is_beyond_32_bits_are_named():
+    env, params = jaxpg_envs.make("CartPole-v1")
+    algorithm = jaxpg.make("a2c", env, params, num_steps=2**31 - 1)
+    words = "a2c: its sizes make an array of more rows than 32 bits can number; the largest of them is num_steps = 2147483647: "
+    assert refusal(jax.eval_shape, lambda key: algorithm.update(algorithm.init(key)), KEY).startswith(words)
+
+
+def test_sizes_by_which_the_host_counts_are_bounded():
+    """Cells of a repertoire and levels are made one by one, before anything is compiled."""
+    for name, env, size, most in (
+        ("map_elites", jaxpg_envs.make("PointOmni-v0"), "num_cells", 20_000),
+        ("plr", jaxpg_envs.make("CaveEscape-v0"), "num_levels", 100_000),
+        ("plr", jaxpg_envs.make("CaveEscape-v0"), "buffer_size", 1_000_000),
+    ):
+        assert refusal(jaxpg.make, name, *env, **{size: most + 1}) == f"{name}: {size} must be at most {most}, got {most + 1}"
+
+
+def test_without_an_environment_there_is_no_algorithm():
+    env, _ = jaxpg_envs.make("CartPole-v1")
+    give = "got None; env, params = jaxpg_envs.make(name) gives both"
+    for name in REGISTRY:
+        assert refusal(jaxpg.make, name, None, None).startswith(f"{name} ")
+    assert refusal(jaxpg.make, "ppo", None, None) == f"ppo needs an environment, {give}"
+    wanted = f"ppo needs the environment's parameters, such as env.default_params, {give}"
+    assert refusal(jaxpg.make, "ppo", env, None) == wanted
 
 
 @pytest.mark.parametrize("value", [8, "88", (8, 0), (8.5,), (8, "8"), (True,), None])
@@ -339,7 +396,7 @@ def test_a_run_that_would_end_before_it_learns_is_refused(case):
     assert message.startswith(f"{name}: a run of total_steps = ")
     assert words in message
     assert f"take at least {update * algorithm.env_steps_per_update} steps" in message
-    with pytest.raises(InputError, match=f"^{update - 1} updates of"):
+    with pytest.raises(InputError, match=f"^{counted(update - 1, 'update')} of"):
         jaxpg.train(algorithm, jax.random.key(0), update - 1)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from checks import quick_jit
 
-from jaxpg.counting import LARGE, elapsed, fraction, has_reached, increment, init_count, last_digit, wrap
+from jaxpg.counting import LARGE, divisors, elapsed, fraction, has_reached, increment, init_count, last_digit, wrap
 
 TOP = 2**31 - 1
 
@@ -68,3 +68,13 @@ def test_a_ring_that_was_written_often_is_full_to_the_same_place(capacity):
         wrapped = jax.jit(lambda x: wrap(x, capacity))(rows)
         assert capacity <= wrapped < 2 * capacity
         assert wrapped % capacity == rows % capacity
+
+
+@pytest.mark.parametrize("number", [1, 2, 12, 36, 97, 2**10])
+def test_divisors(number):
+    assert divisors(number) == [divisor for divisor in range(1, number + 1) if number % divisor == 0]
+
+
+def test_divisors_of_large_numbers_are_found_at_once():
+    assert divisors(2**31 - 1) == [1, 2**31 - 1]  # a prime
+    assert divisors(2**30) == [2**i for i in range(31)]

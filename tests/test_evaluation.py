@@ -10,6 +10,7 @@ from checks import assert_close, quick_jit, row
 from environments import Cycle, Lifetimes
 
 import jaxpg
+import jaxpg_envs
 from jaxpg import Policy
 
 LIFETIMES = Lifetimes()
@@ -98,3 +99,13 @@ def test_a_second_evaluation_traces_nothing():
 def test_there_must_be_something_to_evaluate(numbers):
     with pytest.raises(jaxpg.InputError, match=r"(num_episodes|max_steps) must be (at least 1|a whole number), got"):
         inspect.unwrap(jaxpg.evaluate)(ALWAYS_1, LIFETIMES, LIFETIMES.params(1, 2), KEY, **numbers)
+
+
+def test_episodes_beyond_32_bits_are_refused_before_the_compile():
+    """Also where it is their product with the seeds."""
+    env, params = jaxpg_envs.make("CartPole-v1")
+    evaluate = lambda number: jax.vmap(lambda key: jaxpg.evaluate(ALWAYS_1, env, params, key, number))(jax.random.split(KEY, 4))
+    with pytest.raises(jaxpg.InputError, match="num_episodes must be at most 2147483647, got 10000000000000"):
+        jax.eval_shape(lambda: evaluate(10**13))
+    with pytest.raises(jaxpg.InputError, match="num_episodes = 1000000000 make arrays of more rows than 32 bits can number"):
+        jax.eval_shape(lambda: evaluate(10**9))

@@ -21,6 +21,7 @@ import numpy as np
 
 import jaxpg
 import jaxpg_envs
+from benchmarks._claims import above, above_all, claim, difference_of, estimate, null_of
 from benchmarks._peers.build import interpreter
 from benchmarks._runs import Task, train
 from jaxpg.algorithm import Policy
@@ -154,31 +155,22 @@ def _comparison(env: str, scores: dict[str, Any]) -> list[dict[str, Any]]:
         return []
     best = max(peers, key=lambda label: peers[label]["mean"])
     ours, theirs = scores["jaxpg"], peers[best]
-    return [
-        {
-            "claim": f"{env}: mean return after {ours['total_steps']:,} steps, against the best peer ({best})",
-            "paper": PAPER,
-            "measured": ours["mean"],
-            "expected": f">= {theirs['mean']} (after {theirs['total_steps']:,} steps)",
-            "holds": ours["mean"] >= theirs["mean"],
-        }
-    ]
+    measured, interval = estimate(difference_of(np.mean), ours["returns"], theirs["returns"])
+    text = f"{env}: mean return {ours['mean']:.1f} after {ours['total_steps']:,} steps less the best peer's, {best}: "
+    text += f"{theirs['mean']:.1f} after {theirs['total_steps']:,}"
+    return [claim(text, PAPER, measured, above(0), null=0, interval=interval)]
 
 
 def _learning(env: str, scores: dict[str, Any]) -> list[dict[str, Any]]:
-    """Everyone learned something."""
-    untrained = scores["untrained"]["mean"]
-    return [
-        {
-            "claim": f"{env}: {label} after {score['total_steps']:,} steps, mean return",
-            "paper": PAPER,
-            "measured": score["mean"],
-            "expected": f"> {untrained} (untrained)",
-            "holds": score["mean"] > untrained,
-        }
-        for label, score in scores.items()
-        if label != "untrained"
-    ]
+    """Everyone learned something: is above all that the untrained policies' interval holds."""
+    null = null_of(np.mean, scores["untrained"]["returns"])
+    found = []
+    for label, score in scores.items():
+        if label != "untrained":
+            measured, interval = estimate(np.mean, score["returns"])
+            text = f"{env}: {label} after {score['total_steps']:,} steps, mean return"
+            found.append(claim(text, PAPER, measured, above_all(null, " (untrained)"), null=null, interval=interval))
+    return found
 
 
 def _picture(contests: dict[str, Any]) -> Picture:

@@ -18,7 +18,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import matplotlib.ticker
+import numpy as np
 
+from benchmarks._claims import Expected, above, at_least, below, claim, estimate, ratio_of
 from benchmarks._peers.build import interpreter
 from jaxpg.experiment.plots import COLOURS, Picture
 
@@ -129,6 +131,7 @@ def _summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
         "best": max(speeds),
         "speeds": speeds,
         "compile_seconds": statistics.median(run["compile_seconds"] for run in runs),
+        "seconds of each compilation": [run["compile_seconds"] for run in runs],
         "process_seconds": statistics.median(run["process_seconds"] for run in runs),
         "peak_megabytes": statistics.median(run["peak_megabytes"] for run in runs),
         "jax": runs[0]["versions"]["jax"],
@@ -143,22 +146,21 @@ def claims(row: Row, summary: dict[str, Any]) -> list[dict[str, Any]]:
     loops = {label: value for label, value in summary.items() if label in PYTHON_LOOPS}
     speed, compiling = "steps_per_second", "compile_seconds"
     found = []
+
+    def compare(text: str, key: str, best: str, expected: Expected) -> dict[str, Any]:
+        ratio, interval = estimate(ratio_of(np.median), summary["jaxpg"][key], summary[best][key])
+        return claim(f"{row.name}: {text} ({best})", PAPER, ratio, expected, null=1, interval=interval)
+
     for others, expected in ((compiled, row.expected), (loops, 25.0)):
         if others:
             best = max(others, key=lambda label: others[label][speed])
-            ratio = summary["jaxpg"][speed] / others[best][speed]
-            text = f"{row.name}: steps per second, ratio to the best of {', '.join(others)} ({best})"
-            found.append(claim(text, ratio, f">= {expected}", ratio >= expected))
+            text = f"steps per second, ratio to the best of {', '.join(others)}"
+            found.append(compare(text, "speeds", best, at_least(expected) if expected > 1 else above(1)))
     if compiled:
         quickest = min(compiled, key=lambda label: compiled[label][compiling])
-        ratio = summary["jaxpg"][compiling] / compiled[quickest][compiling]
-        text = f"{row.name}: seconds to trace and compile, ratio to the best peer ({quickest})"
-        found.append(claim(text, ratio, "<= 1", ratio <= 1))
+        text = "seconds to trace and compile, ratio to the best peer"
+        found.append(compare(text, "seconds of each compilation", quickest, below(1)))
     return found
-
-
-def claim(text: str, measured: float, expected: str, holds: bool) -> dict[str, Any]:
-    return {"claim": text, "paper": PAPER, "measured": measured, "expected": expected, "holds": holds}
 
 
 def picture(rows: dict[str, Any]) -> Picture:

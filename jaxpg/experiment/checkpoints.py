@@ -90,7 +90,15 @@ def _require_record(record: Any, update: int) -> None:
     """Raises ValueError if a record cannot be that of the checkpoint after `update` updates."""
     if not isinstance(record, dict):
         raise ValueError("its record is no JSON object")
-    kinds = {"seconds": int | float, "total_steps": int, "update": int, "digest": str, "updates": list, "returns": list}
+    kinds = {
+        "seconds": int | float,
+        "total_steps": int,
+        "update": int,
+        "digest": str,
+        "updates": list,
+        "returns": list,
+        "best": list,
+    }
     for name in record.keys() & kinds.keys():
         if isinstance(record[name], bool) or not isinstance(record[name], kinds[name]):
             raise ValueError(f"its record has {name} = {record[name]!r}")
@@ -198,7 +206,8 @@ class Checkpoints:
             return from_host(leaves, like(record) if callable(like) else like), record
         except ValueError as error:
             raise RunError(
-                f"the checkpoint after update {record['update']} does not fit this version of the algorithm: {error}"
+                f"the checkpoint after update {record['update']} does not fit this version of the algorithm: {error}, "
+                f"in {self._folder}"
             ) from error
 
     def _restore(self, updates: list[int], warn: Callable[[str], None]) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:

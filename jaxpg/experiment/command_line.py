@@ -36,6 +36,7 @@ from jaxpg.algorithm import (
     whole_number,
     written,
 )
+from jaxpg.errors import counted
 from jaxpg.experiment.devices import cache_compiled_programs, use_cpu_devices
 from jaxpg.experiment.errors import RunError
 from jaxpg.experiment.files import LARGEST_CONFIG, read_json
@@ -376,7 +377,7 @@ def _words(summary: dict[str, Any], out: Path) -> str:
     low, high = summary["iqm_ci"]
     return (
         f"{summary['algorithm']} on {summary['env']}: return {_show(summary['iqm'])} "
-        f"(95 % interval {_show(low)} to {_show(high)}, {summary['num_seeds']} seeds), "
+        f"(95 % interval {_show(low)} to {_show(high)}, {counted(summary['num_seeds'], 'seed')}), "
         f"untrained {_show(summary['initial_iqm'])}\n"
         f"{summary['total_steps']:,} steps per seed at {summary['env_steps_per_second']:,.0f} steps/s in all, "
         f"after {summary['compile_seconds']:.0f} s of compilation\n"
@@ -485,10 +486,12 @@ def _best_table(summary: dict[str, Any]) -> str:
 
 
 def _sweep_words(summary: dict[str, Any]) -> str:
-    number, groups = summary["num_configurations"], summary["num_groups"]
+    number = summary["num_configurations"]
+    configurations, seeds = counted(number, "configuration"), counted(summary["num_seeds"], "seed")
     return (
-        f"{summary['algorithm']} on {summary['env']}: {number} configurations x {summary['num_seeds']} seeds "
-        f"in {groups} program{'s' * (groups > 1)}, {summary['seconds']:,.0f} s" + ("; the best ten" if number > 10 else "")
+        f"{summary['algorithm']} on {summary['env']}: {configurations} x {seeds} "
+        f"in {counted(summary['num_groups'], 'program')}, {summary['seconds']:,.0f} s"
+        + ("; the best ten" if number > 10 else "")
     )
 
 
@@ -518,6 +521,7 @@ class EvaluateArguments:
 def _evaluate(arguments: list[str]) -> None:
     options = _parse(EvaluateArguments, arguments, "evaluate")
     from jaxpg.experiment.evaluation import evaluate_run
+    from jaxpg.experiment.folder import read_description
     from jaxpg.experiment.logs import finite_or_none
     from jaxpg.experiment.saved import load
     from jaxpg.experiment.statistics import bootstrap_interval, interquartile_mean
@@ -526,7 +530,8 @@ def _evaluate(arguments: list[str]) -> None:
     use_fast_random_bits()
     cache_compiled_programs()
     warn = lambda text: print(f"jaxpg: warning: {text}", file=sys.stderr)
-    saved = load(options.folder, warn, checkpoint=options.checkpoint)
+    is_its_own = read_description(options.folder)["env"] == options.env  # then the user vouches for it
+    saved = load(options.folder, warn, env=options.env if is_its_own else None, checkpoint=options.checkpoint)
     env_options = dict(_option(text) for text in options.env_options)
     returns = evaluate_run(saved, options.episodes, options.env, env_options, deterministic=not options.stochastic)
     iqm, low, high = finite_or_none(np.array([interquartile_mean(returns), *bootstrap_interval(returns)]))

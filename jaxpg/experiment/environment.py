@@ -12,6 +12,7 @@ from jaxtyping import PyTree
 import jaxpg_envs
 from jaxpg.algorithm import InputError, written
 from jaxpg.errors import name_of
+from jaxpg.experiment.trust import has_code, is_own
 from jaxpg_envs.registry import own_factory
 
 
@@ -74,9 +75,18 @@ def find_again(description: dict[str, Any]) -> Environment:
     """The environment of a saved run.
 
     Raises:
-      InputError: it was an object that cannot be made again; it has to be given.
+      InputError: it is code in a folder that somebody else has made, or was an object that cannot be made again, so that it has
+        to be given; or the description was not written by us.
     """
     name, source = description["env"], description.get("env_source", {})
+    if not isinstance(source, dict) or not all(isinstance(text, str) for text in source.values()):
+        raise InputError(f"the run's env_source must say where its environment comes from, got {written(source)}")
+    if has_code(description) and not is_own(description):
+        code = source.get("factory") or source.get("class") or name
+        raise InputError(
+            f"the run's environment is code, {code}, named by a folder that you have not made (here): if you trust it, give it "
+            f"yourself, --env {name} or jaxpg.experiment.load(folder, env=...)"
+        )
     if "class" not in source:
         try:
             return find_environment(name, description["env_options"])

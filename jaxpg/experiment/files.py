@@ -6,7 +6,9 @@ Nothing here imports more than Python's own library: the command line needs it b
 import contextlib
 import errno
 import fcntl
+import hashlib
 import json
+import math
 import os
 import secrets
 import stat
@@ -92,6 +94,29 @@ def parse_json(text: bytes) -> Any:
         return json.loads(text)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value of a JSON file is a finite number that fits into a float."""
+    try:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:
+        return False
+
+
+def sealed(content: dict[str, Any]) -> dict[str, Any]:
+    """A JSON object with a checksum of all in it but the `seconds` it took, which `is_sealed` checks."""
+    return {**content, "checksum": _checksum(content)}
+
+
+def is_sealed(content: dict[str, Any]) -> bool:
+    """Whether a JSON object is as it was when it was sealed. What has no checksum is of before 0.3."""
+    return content.get("checksum") in (None, _checksum(content))
+
+
+def _checksum(content: dict[str, Any]) -> str:
+    rest = {name: value for name, value in content.items() if name not in ("checksum", "seconds")}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def _no_link(path: str, flags: int) -> int:

@@ -8,9 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from jaxpg.algorithm import InputError, fields, lookup, plain_value, shortest, still_read
+from jaxpg.algorithm import InputError, fields, lookup, plain_value, shortest, still_read, written
+from jaxpg.errors import counted
 from jaxpg.experiment.files import (
     LARGEST_CONFIG,
+    is_sealed,
     read_json,
     remove_remains,
     require_no_links,
@@ -52,7 +54,11 @@ def describe(
     num_devices: int,
     config: Any,
 ) -> dict[str, Any]:
-    """All that reproduces a run, for `config.json`."""
+    """All that reproduces a run, for `config.json`; raises `InputError` if it cannot be written there."""
+    try:
+        json.dumps(env_options)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"env_options must be values that JSON can hold, got {written(env_options)}: {error}") from error
     values = {}
     for field in fields(lookup(algorithm).config_class):
         values[field.name] = plain_value(field, getattr(config, field.name))
@@ -147,9 +153,11 @@ def write_description(folder: Path, description: dict[str, Any]) -> None:
         saved = read_description(folder, kind_of(description)) if path.exists() else None
         if saved is not None:
             then, now = (each["config"].get("total_steps") for each in (saved, description))
-            if (then, saved["num_devices"]) == (now, description["num_devices"]):
+            free = ("num_devices", "signature")
+            if then == now and all(saved.get(name) == description.get(name) for name in free):
                 return
-            changed = {"num_devices": description["num_devices"], "config": saved["config"] | description["config"]}
+            changed = {name: description[name] for name in free if name in description}
+            changed["config"] = saved["config"] | description["config"]
             if then != now:
                 description["lengthened_from"] = [*saved.get("lengthened_from", []), then]
                 changed["lengthened_from"] = description["lengthened_from"]
@@ -172,6 +180,8 @@ def _read_results(path: Path) -> dict[str, Any]:
         faulty = [name for name, kind in kinds.items() if not isinstance(results.get(name), kind)]
         if faulty:
             raise ValueError(f"it has no valid {', '.join(faulty)}")
+        if not is_sealed(results):
+            raise ValueError("its content does not match its checksum")
     except ValueError as error:
         raise InputError(f"{path} is damaged ({error}): delete it, then continue with --resume") from error
     return results
@@ -180,7 +190,7 @@ def _read_results(path: Path) -> dict[str, Any]:
 def _require_same(saved: dict[str, Any], description: dict[str, Any], folder: Path, warn: Callable[[str], None]) -> None:
     """Raises `InputError` if a folder's run is another one; warns if it was begun with other versions."""
     kind = kind_of(saved)
-    free = ("config", "versions", "num_devices", "lengthened_from")
+    free = ("config", "versions", "num_devices", "lengthened_from", "signature")
     settings = [name for name in description if name not in free]
     read = still_read(description["algorithm"], description["config"])
     for old, new, names in ((saved, description, settings), (saved["config"], read, read)):
@@ -193,7 +203,7 @@ def _require_same(saved: dict[str, Any], description: dict[str, Any], folder: Pa
                     f"give the same{more}, or choose another --out"
                 )
     if saved["num_devices"] != description["num_devices"]:
-        devices = f"{description['num_devices']} devices, before {saved['num_devices']}"
+        devices = f"{counted(description['num_devices'], 'device')}, before {saved['num_devices']}"
         warn(f"{devices}: results may differ in the last bits")
     changed = [name for name, version in description["versions"].items() if saved["versions"].get(name) != version]
     if changed:

@@ -15,7 +15,7 @@ from tensorboardX.proto import event_pb2, summary_pb2
 from tensorboardX.record_writer import masked_crc32c
 
 from jaxpg.algorithm import InputError
-from jaxpg.experiment.files import append, parse_json, read, write_atomically
+from jaxpg.experiment.files import append, is_number, parse_json, read, write_atomically
 from jaxpg_envs.suites import how_to_install
 
 Row = dict[str, Any]
@@ -60,7 +60,6 @@ def _row(text: bytes) -> Row | None:
         row = parse_json(text)
     except ValueError:
         return None
-    is_number = lambda x: isinstance(x, int | float) and not isinstance(x, bool) and math.isfinite(x)
     is_sound = isinstance(row, dict) and type(row.get("update")) is int and is_number(row.get("env_steps"))
     is_sound = is_sound and all(
         x is None or is_number(x) for value in row.values() for x in (value if isinstance(value, list) else [value])

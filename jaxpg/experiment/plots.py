@@ -133,8 +133,9 @@ def _read_config(directory: Path) -> dict[str, Any]:
         raise InputError(f"no run in {str(directory)!r}: {what}; give the folder that `jaxpg train --out` wrote") from error
     except (OSError, ValueError) as error:
         raise InputError(f"cannot read {path}: {error}") from error
-    if not isinstance(config, dict) or not all(isinstance(config.get(name), str) for name in ("algorithm", "env")):
-        raise InputError(f"{path} is damaged: it should be an object with 'algorithm' and 'env'")
+    is_sound = isinstance(config, dict) and all(isinstance(config.get(name), str) for name in ("algorithm", "env"))
+    if not is_sound or not isinstance(config.get("seed"), int | None):
+        raise InputError(f"{path} is damaged: it should be an object with 'algorithm' and 'env', and a number as 'seed'")
     return config
 
 

@@ -21,6 +21,7 @@ from jaxpg.experiment.errors import RunError
 from jaxpg.training import advance
 
 SEEDS = PartitionSpec("seed")
+COLLECTED = ("nonfinite_rewards", "nonfinite_observations")  # metrics of what an update has collected
 SIZES = ("num_envs", "num_steps", "buffer_size", "batch_size", "num_offspring", "num_cells", "num_levels", "hidden_sizes")
 
 
@@ -89,12 +90,14 @@ def judge_of(agent: Algorithm, environment: Environment, num_episodes: int) -> C
 
 
 def faults(metrics: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Of each metric, for which seeds it is not finite.
+    """Of each metric, for which seeds it is not finite, or, first, counts what was collected and is not.
 
     A mean over episodes may be NaN when none was completed, or, in an evaluation, when one did not end.
     """
     completed = lambda name: "episodes" not in metrics or not name.startswith("episode_") or metrics["episodes"] > 0
-    return {name: ~np.isfinite(values) & completed(name) for name, values in metrics.items() if name != "evaluation_return"}
+    collected = {name: metrics[name] != 0 for name in COLLECTED if name in metrics}
+    others = metrics.keys() - collected.keys() - {"evaluation_return"}
+    return collected | {name: ~np.isfinite(metrics[name]) & completed(name) for name in metrics if name in others}
 
 
 def memory_of(program: jax.stages.Compiled) -> int:
@@ -124,9 +127,11 @@ def require_memory(needed: int, mesh: Mesh, advice: str) -> None:
 
 @contextlib.contextmanager
 def told_when_out_of_memory(advice: Callable[[], str]) -> Iterator[None]:
-    """Raises `RunError`, with `advice()`, where XLA finds no memory."""
+    """Raises `RunError`, with `advice()`, where XLA finds no memory, or an array would have more rows than 32 bits number."""
     try:
         yield
+    except OverflowError as error:
+        raise RunError(f"out of memory: {advice()}") from error
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise

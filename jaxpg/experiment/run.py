@@ -31,12 +31,13 @@ from jaxpg.experiment.devices import seed_mesh
 from jaxpg.experiment.environment import Environment, find_environment
 from jaxpg.experiment.errors import RunError, advice
 from jaxpg.experiment.evaluation import EVALUATION_EPISODES, evaluate_run
-from jaxpg.experiment.files import only_writer, write_atomically
+from jaxpg.experiment.files import only_writer, sealed, write_atomically
 from jaxpg.experiment.folder import check_folder, describe, read_description, write_description
 from jaxpg.experiment.paths import as_path
 from jaxpg.experiment.pictures import draw_behaviour, draw_repertoire
 from jaxpg.experiment.plots import plot_learning_curves, read_curves
 from jaxpg.experiment.program import (
+    COLLECTED,
     SEEDS,
     bytes_of,
     compile_init,
@@ -52,10 +53,11 @@ from jaxpg.experiment.progress import RunProgress, say, stage
 from jaxpg.experiment.saved import Run, enlarge, load, shapes_at_saving, warn_of_other_actions
 from jaxpg.experiment.signals import Stop, Stopped, stop_when_asked
 from jaxpg.experiment.statistics import bootstrap_interval, interquartile_mean
+from jaxpg.experiment.trust import has_code, sign
 from jaxpg.experiment.warm_start import transfer
 
 CHUNKS = 100  # pieces of a run, after each of which metrics are written
-COLLECTED = ("nonfinite_rewards", "nonfinite_observations")  # metrics of what an update has collected
+SMALLER = "A smaller learning rate often helps"
 SAVE_SHARE = 0.01  # of the time may go into saving; the first chunk and the last are always saved
 
 
@@ -138,7 +140,9 @@ def run(
     like = require_trainable(algorithm, agent, num_seeds)
     description = describe(algorithm, environment.name, dict(env_options or {}), seed, num_seeds, num_devices, agent.config)
     description |= ({"env_source": environment.source} if environment.source else {}) | given
-    begin = _warm_start(description, like) if "init_from" in given and not Checkpoints(folder).updates() else None
+    if has_code(description):
+        description["signature"] = sign(description)
+    begin = _warm_start(description, like, environment) if "init_from" in given and not Checkpoints(folder).updates() else None
     warn = lambda text: say(console, f"warning: {text}")
     with contextlib.ExitStack() as held:
         exists = (folder / "config.json").exists()
@@ -177,9 +181,11 @@ def _evaluation(every: int | float, episodes: int | float) -> dict[str, int]:
     return {"every_steps": steps, "episodes": episodes}
 
 
-def _warm_start(description: dict[str, Any], like: PyTree) -> Callable[[PyTree], PyTree]:
+def _warm_start(description: dict[str, Any], like: PyTree, environment: Environment) -> Callable[[PyTree], PyTree]:
     """What gives fresh states the parameters of the run in `init_from`."""
-    source = load(description["init_from"]["folder"])
+    folder = Path(description["init_from"]["folder"])
+    is_same = read_description(folder)["env"] == description["env"] and "factory" in environment.source  # the user has given it
+    source = load(folder, env=description["env"] if is_same else None)
     if source.description["algorithm"] != description["algorithm"]:
         raise InputError(
             f"init_from: {description['init_from']['folder']} holds a run of {source.description['algorithm']!r}, "
@@ -280,6 +286,9 @@ def _run(
         done, train_seconds = record["update"], record["seconds"]
         states = jax.device_put(enlarge(saved, like), NamedSharding(mesh, SEEDS))
         checkpoints.set_aside(after=done)
+        kept = [] if best is None else zip(record.get("best", []), best.record["updates"], strict=False)
+        if lost := [str(seed) for seed, (then, now) in enumerate(kept) if now < then]:
+            warn(f"the best policy of seed {', '.join(lost)} is gone from {folder / 'best'}: the best from here on is kept")
         say(console, f"resuming {folder} after update {done} of {agent.num_updates}")
     jax.block_until_ready(states)
 
@@ -331,6 +340,7 @@ def _run(
             draw_repertoire(final.state(), environment.env, environment.params, folder, caption)
         except InputError as error:  # not the user's mistake here: the place to write to is ours
             raise RunError(f"training is complete and saved, but {error}. {advice(error)}") from error
+    summary = sealed(summary)
     write_atomically(folder / "summary.json", json.dumps(summary, indent=2) + "\n")
     return summary
 
@@ -403,7 +413,8 @@ def _train(
         for sink in sinks:
             sink(row)
         if save:
-            checkpoints.save(row["update"], leaves, length | {"seconds": seconds})
+            judged = {} if best is None else {"best": best.record["updates"]}
+            checkpoints.save(row["update"], leaves, length | judged | {"seconds": seconds})
             last_save = time.perf_counter()
             save_cost = last_save - now
         if stopping:
@@ -422,20 +433,21 @@ def _require_finite(metrics: dict[str, np.ndarray], update: int, description: di
     Raises:
       RunError: there is something, collected or learned: the state is not to be saved.
     """
-    where = lambda faulty: f"(seed {', '.join(map(str, np.flatnonzero(faulty)))}) in the updates up to {update}"
-    for name in COLLECTED:
-        if (faulty := metrics.pop(name, np.zeros(1)) != 0).any():
-            raise RunError(
-                f"training stopped: {description['env']} gave {name.replace('_', ' ').replace('nonfinite', 'non-finite')} "
-                f"{where(faulty)}. {checkpoints.kept()}, from before. Most likely the environment is at fault, for some "
-                "action or parameter; if the losses had grown before, it is the algorithm: a smaller learning rate often helps"
-            )
+    rejected = metrics.get("rejected", np.zeros(1)) > 0
     for name, faulty in faults(metrics).items():
-        if faulty.any():
+        if not faulty.any():
+            continue
+        where = f"(seed {', '.join(map(str, np.flatnonzero(faulty)))}) in the updates up to {update}. {checkpoints.kept()}"
+        if name in COLLECTED:
+            what = name.replace("_", " ").replace("nonfinite", "non-finite")
             raise RunError(
-                f"training stopped: {name} is {metrics[name][faulty][0]} {where(faulty)}. "
-                f"{checkpoints.kept()}. A smaller learning rate often helps"
+                f"training stopped: {description['env']} gave {what} {where}, from before. Most likely the environment is at "
+                f"fault, for some action or parameter; if the losses had grown before, it is the algorithm. {SMALLER}"
             )
+        advice = f"{description['env']} gave fitnesses or descriptors that are not finite" if rejected.any() else SMALLER
+        raise RunError(f"training stopped: {name} is {metrics[name][faulty][0]} {where}. {advice}")
+    for name in COLLECTED:
+        metrics.pop(name, None)
 
 
 def require_sound(leaves: dict[str, np.ndarray], update: int, checkpoints: Checkpoints) -> None:
@@ -447,7 +459,7 @@ def require_sound(leaves: dict[str, np.ndarray], update: int, checkpoints: Check
         if not {"env_state", "next_observation", "rows"} & set(name.split(".")) and has_nan(leaf):
             raise RunError(
                 f"training stopped: {name} of the state after update {update} holds NaN. {checkpoints.kept()}, from before. "
-                "A smaller learning rate often helps"
+                f"{SMALLER}"
             )
 
 

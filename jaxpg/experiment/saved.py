@@ -19,6 +19,7 @@ from jaxpg.experiment.paths import as_path
 from jaxpg.on_policy import OnPolicyConfig
 from jaxpg.replay import Buffer, grow_buffer
 from jaxpg.spaces import box_bounds, is_box
+from jaxpg_envs import EnvironmentInputError, UnknownEnvironmentError
 
 
 class Run(NamedTuple):
@@ -67,8 +68,11 @@ def load(
     if checkpoint not in ("last", "best"):
         raise InputError(f"checkpoint must be last or best, got {checkpoint!r}")
     description = read_description(folder)
-    environment = find_again(description) if env is None else find_environment(env, description["env_options"], env_params)
-    agent = rebuild(description["algorithm"], environment.env, environment.params, description["config"])
+    try:
+        environment = find_again(description) if env is None else find_environment(env, description["env_options"], env_params)
+        agent = rebuild(description["algorithm"], environment.env, environment.params, description["config"])
+    except (InputError, UnknownEnvironmentError, EnvironmentInputError) as error:
+        raise InputError(f"the run in {folder} cannot be made again: {error}") from error
     warn_of_other_actions(description, agent, environment, warn)
     like = jax.eval_shape(jax.vmap(agent.init), jax.random.split(jax.random.key(0), description["num_seeds"]))
     if checkpoint == "best":

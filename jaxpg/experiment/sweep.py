@@ -38,11 +38,13 @@ from jaxpg.algorithm import (
     unmet,
     whole_number,
 )
+from jaxpg.counting import LARGE
+from jaxpg.errors import counted
 from jaxpg.experiment.devices import seed_mesh
 from jaxpg.experiment.environment import find_environment
 from jaxpg.experiment.errors import RunError, advice
 from jaxpg.experiment.evaluation import EVALUATION_EPISODES, evaluation_keys, mean_returns
-from jaxpg.experiment.files import only_writer, write_atomically
+from jaxpg.experiment.files import is_number, is_sealed, only_writer, sealed, write_atomically
 from jaxpg.experiment.folder import check_folder, describe, write_description
 from jaxpg.experiment.logs import finite_or_none
 from jaxpg.experiment.paths import as_path
@@ -161,7 +163,8 @@ def _mesh(known: dict[str, Field], grid: dict[str, Any], random: int | None, num
     configurations = (random or 1) * math.prod(len(values) for name, values in grid.items() if known[name].is_leaf)
     if num_devices > configurations * num_seeds:
         raise InputError(
-            f"num_devices = {num_devices} is more than a program's {configurations} configurations x {num_seeds} seeds; "
+            f"num_devices = {num_devices} is more than a program's {counted(configurations, 'configuration')} x "
+            f"{counted(num_seeds, 'seed')}; "
             f"give at most {configurations * num_seeds}"
         )
     return seed_mesh(num_devices, num_devices)
@@ -252,11 +255,9 @@ def _sweep(
     finished = {result["group"] for result in results}
     waiting = [number for number in range(len(groups)) if number not in finished]
     done = sum(work) - sum(work[number] for number in waiting)
-    say(
-        console,
-        f"{description['algorithm']} on {description['env']}: {sum(len(g.indices) for g in groups)} configurations x "
-        f"{num_seeds} seeds in {len(groups)} groups" + (f", of which {len(finished)} are finished" if finished else ""),
-    )
+    size = f"{counted(sum(len(g.indices) for g in groups), 'configuration')} x {counted(num_seeds, 'seed')}"
+    already = f", of which {len(finished)} are finished" if finished else ""
+    say(console, f"{description['algorithm']} on {description['env']}: {size} in {counted(len(groups), 'group')}{already}")
     with RunProgress("sweep", sum(work), done, console, "best") as progress:
         for place, number in enumerate(waiting, start=1):
             name = f"group {number + 1} of {len(groups)}"
@@ -264,10 +265,9 @@ def _sweep(
             if not console.is_terminal:
                 say(console, f"{name}: compiling …")
             report = _reporter(progress, name, done, sum(work) - done, len(waiting) - place)
-            too_many = (
-                f"{len(groups[number].indices)} configurations x {num_seeds} seeds at a time do not fit: give more devices, "
-                "or fewer seeds or real-valued configurations. Finished groups are kept"
-            )
+            size = f"{counted(len(groups[number].indices), 'configuration')} x {counted(num_seeds, 'seed')}"
+            rest = "give more devices, or fewer seeds or real-valued configurations. Finished groups are kept"
+            too_many = f"{size} at a time do not fit: {rest}"
             with told_when_out_of_memory(partial(str, too_many)):
                 results = results + _train_group(number, groups[number], description, env, env_params, mesh, report)
             done += work[number]
@@ -318,7 +318,7 @@ def _train_group(
     init = over_seeds(group.population.init, mesh)
     step = compile_step(group.population, jax.eval_shape(init, start), mesh)
     states, diverged, done = init(start), np.zeros(len(pairs), bool), 0
-    chunk = max(1, num_updates // CHUNKS)
+    chunk = max(1, min(num_updates // CHUNKS, LARGE))
     started = time.perf_counter()
     with ThreadPoolExecutor(1) as waiter:  # waiting for a thread, unlike waiting for JAX, ends at Ctrl-C
         while done < num_updates:
@@ -364,16 +364,18 @@ def _results(
     scores = np.where(complete, returns, np.nan).T
     iqm, low, high = (finite_or_none(np.atleast_1d(x)) for x in (interquartile_mean(scores), *bootstrap_interval(scores)))
     return [
-        {
-            "configuration": index,
-            "group": number,
-            "hyperparameters": group.configurations[row],
-            "iqm": iqm[row],
-            "iqm_ci": [low[row], high[row]],
-            "returns": finite_or_none(returns[row]),
-            "diverged": np.flatnonzero(diverged[row]).tolist(),
-            "seconds": seconds,
-        }
+        sealed(
+            {
+                "configuration": index,
+                "group": number,
+                "hyperparameters": group.configurations[row],
+                "iqm": iqm[row],
+                "iqm_ci": [low[row], high[row]],
+                "returns": finite_or_none(returns[row]),
+                "diverged": np.flatnonzero(diverged[row]).tolist(),
+                "seconds": seconds,
+            }
+        )
         for row, index in enumerate(group.indices)
     ]
 
@@ -432,7 +434,6 @@ def _saved_results(
 
 def _is_whole(result: Result, group: Group, num_seeds: int) -> bool:
     """Whether a saved result is as `_results` makes it."""
-    is_number = lambda x: isinstance(x, int | float) and not isinstance(x, bool) and math.isfinite(x)
     index, scores, seeds = result.get("configuration"), result.get("iqm_ci"), result.get("returns")
     return (
         type(index) is int
@@ -444,6 +445,7 @@ def _is_whole(result: Result, group: Group, num_seeds: int) -> bool:
         and isinstance(result.get("diverged"), list)
         and all(type(seed) is int and 0 <= seed < num_seeds for seed in result["diverged"])
         and is_number(result.get("seconds"))
+        and is_sealed(result)
     )
 
 

@@ -9,6 +9,7 @@ import optax
 from jaxtyping import PyTree
 
 from jaxpg.algorithm import InputError
+from jaxpg.errors import counted
 
 LEARNED = ("learner", "params", "observation_statistics", "optimizer_state", "antagonist", "adversary")
 """The fields of a state that hold what was learned; the others hold where the run stands."""
@@ -36,7 +37,9 @@ def transfer(source: PyTree, like: PyTree, num_seeds: int, with_optimizer: bool)
         )
     num_sources = jax.tree.leaves(source)[0].shape[0]
     if num_sources not in (1, num_seeds):
-        raise InputError(f"init_from: that run has {num_sources} seeds, this one {num_seeds}: give as many, or a run of one")
+        raise InputError(
+            f"init_from: that run has {counted(num_sources, 'seed')}, this one {num_seeds}: give as many, or a run of one"
+        )
     for path, expected in wanted.items():
         name = jax.tree_util.keystr(path, simple=True, separator=".")
         if path not in known:

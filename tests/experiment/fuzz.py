@@ -4,13 +4,17 @@ import dataclasses
 import importlib
 import itertools
 import json
+import os
 import typing
 from pathlib import Path
 from typing import Any
 
 from hypothesis import strategies as st
 
-from jaxpg.algorithm import fields, lookup
+from jaxpg.algorithm import fields, lookup, make
+from jaxpg.experiment.checkpoints import Checkpoints
+from jaxpg.experiment.environment import find_environment
+from jaxpg.experiment.folder import describe
 
 COMMAND_LINE = importlib.import_module("jaxpg.experiment.command_line")
 KNOWN = {name: fields(lookup(name).config_class) for name in ("ppo", "dqn", "map_elites")}
@@ -159,3 +163,23 @@ def configurations(draw: Any, algorithm: str = "ppo") -> bytes:
     content |= draw(st.dictionaries(further, _json, max_size=2))
     text = json.dumps(content).encode()
     return draw(_mostly(st.just(text), st.binary(max_size=20) | _json.map(json.dumps).map(str.encode) | st.just(text[:-3])))
+
+
+def prepare(folder: Path, patch: Any) -> None:
+    """Puts a run into an empty folder; all that takes time then ends a command instead, until `patch` is undone."""
+
+    def stop(*_: Any, **__: Any) -> None:
+        raise SystemExit(0)
+
+    patch.setattr("signal.signal", lambda *_: None)
+    for module in ("jaxpg.experiment.run", "jaxpg.experiment.sweep"):
+        patch.setattr(importlib.import_module(module), "require_trainable", stop)
+    patch.setattr(Checkpoints, "restore", stop)
+    for name in ("NPROC", "XLA_FLAGS"):
+        patch.setenv(name, os.environ.get(name, ""))
+    environment = find_environment("CartPole-v1")
+    agent = make("ppo", environment.env, environment.params)
+    (folder / "a-run").mkdir()
+    (folder / "a-run" / "config.json").write_text(json.dumps(describe("ppo", "CartPole-v1", {}, 0, 1, 1, agent.config)))
+    (folder / "a-run" / "metrics.jsonl").write_text('{"update": 1, "env_steps": 4, "seconds": 1.0, "episode_return": [1.0]}\n')
+    (folder / "a-file").write_text("")

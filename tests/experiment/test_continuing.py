@@ -107,7 +107,7 @@ def test_a_run_continues_on_another_number_of_devices(tmp_path):
     longer = f"{train_command} --num-devices 1 --resume --json".replace("640", "1280")
     result = commands.Command(longer, tmp_path).wait()
     assert result.code == 0, result.stderr
-    assert "warning: 1 devices, before 2: results may differ in the last bits" in result.stderr
+    assert "warning: 1 device, before 2: results may differ in the last bits" in result.stderr
     assert json.loads(result.stdout)["total_steps"] == 1280
     assert description(tmp_path / "run")["num_devices"] == 1
 

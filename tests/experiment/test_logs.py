@@ -54,7 +54,11 @@ def test_a_resumed_run_continues_after_the_checkpoint(tmp_path, torn):
     assert logs.read_rows(path) == [*ROWS[:2], {**ROWS[2], "seconds": 9.0}]
 
 
-@pytest.mark.parametrize("damaged", ['{"update": 2, "env_st', "\0\0", "[1]", '{"update": "2", "env_steps": 128}', "[" * 10**5])
+DAMAGED = ['{"update": 2, "env_st', "\0\0", "[1]", '{"update": "2", "env_steps": 128}', "[" * 10**5]
+DAMAGED.append(f'{{"update": 2, "env_steps": 1{"0" * 400}}}')
+
+
+@pytest.mark.parametrize("damaged", DAMAGED)
 def test_a_damaged_line_is_named_and_nothing_behind_it_is_lost(tmp_path, damaged):
     path = tmp_path / "metrics.jsonl"
     first, _, last = [json.dumps(row) + "\n" for row in ROWS]

@@ -3,7 +3,6 @@
 import importlib
 import json
 import math
-import os
 import re
 import shlex
 
@@ -12,13 +11,8 @@ import pytest
 from commands import RUNNER
 from hypothesis import HealthCheck, given, settings
 
-from jaxpg.algorithm import make
-from jaxpg.experiment.checkpoints import Checkpoints
 from jaxpg.experiment.command_line import main
-from jaxpg.experiment.environment import find_environment
-from jaxpg.experiment.folder import describe
 
-SWEEPER = importlib.import_module("jaxpg.experiment.sweep")
 EXAMPLES = settings(
     max_examples=100,
     derandomize=True,
@@ -31,25 +25,8 @@ EXAMPLES = settings(
 @pytest.fixture
 def place(tmp_path, monkeypatch):
     """An empty folder to work in, but for a run; all that takes time ends the command instead."""
-
-    def stop(*_, **__):
-        raise SystemExit(0)
-
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("signal.signal", lambda *_: None)
-    monkeypatch.setattr(RUNNER, "require_trainable", stop)
-    monkeypatch.setattr(SWEEPER, "require_trainable", stop)
-    monkeypatch.setattr(Checkpoints, "restore", stop)
-    for name in ("NPROC", "XLA_FLAGS"):
-        monkeypatch.setenv(name, os.environ.get(name, ""))
-    environment = find_environment("CartPole-v1")
-    agent = make("ppo", environment.env, environment.params)
-    (tmp_path / "a-run").mkdir()
-    (tmp_path / "a-run" / "config.json").write_text(json.dumps(describe("ppo", "CartPole-v1", {}, 0, 1, 1, agent.config)))
-    (tmp_path / "a-run" / "metrics.jsonl").write_text(
-        '{"update": 1, "env_steps": 4, "seconds": 1.0, "episode_return": [1.0]}\n'
-    )
-    (tmp_path / "a-file").write_text("")
+    fuzz.prepare(tmp_path, monkeypatch)
     return tmp_path
 
 

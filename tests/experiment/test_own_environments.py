@@ -12,6 +12,7 @@ import pytest
 import jaxpg_envs
 from jaxpg.algorithm import InputError
 from jaxpg.experiment import evaluate_run, load, run, sweep
+from jaxpg.experiment.environment import find_again
 from jaxpg_envs import EnvironmentInputError, UnknownEnvironmentError
 
 MODULE = '''
@@ -92,8 +93,29 @@ def test_factories_that_are_not(project, jaxpg, env, message):
 
 
 def test_an_unknown_option_of_a_factory(project):
-    with pytest.raises(EnvironmentInputError, match="own_walk:make: unknown argument rain; .*it takes wind"):
+    with pytest.raises(
+        EnvironmentInputError, match=r'own_walk:make: unknown argument rain; did you mean "wind"\? it takes wind'
+    ):
         jaxpg_envs.make("own_walk:make", rain=1)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"signature": None}, {"signature": "0" * 64}, {"env_options": {"wind": 3}}, {"env": "os:getcwd", "env_source": {}}],
+)
+def test_code_that_somebody_elses_folder_names_is_not_called(project, jaxpg, change):
+    train("own_walk:make", project / "run", env_options={"wind": 0.25})
+    config = description(project / "run")
+    assert len(config["signature"]) == 64
+    (project / "run" / "config.json").write_text(json.dumps(config | change))
+    code, _, told = jaxpg("evaluate run --episodes 2")
+    assert (code, "a folder that you have not made (here): if you trust it, give it yourself, --env" in told) == (2, True)
+    if "env" not in change:
+        assert jaxpg("evaluate run --episodes 2 --env own_walk:make")[0] == 0
+        assert (
+            float(load(project / "run", env="own_walk:make").env_params["wind"])
+            == change.get("env_options", config["env_options"])["wind"]
+        )
 
 
 def test_a_function_in_python(project, monkeypatch):
@@ -137,6 +159,12 @@ def test_a_registered_environment_is_found_where_it_is_not_registered(project, m
     train("RegisteredWalk", project / "run", env_options={"wind": 0.5})
     monkeypatch.delitem(jaxpg_envs.registry._own, "RegisteredWalk")
     assert float(load(project / "run").env_params["wind"]) == 0.5
+
+
+@pytest.mark.parametrize("source", [3, None, ["class"], {"class": 3}])
+def test_a_source_that_is_none(source):
+    with pytest.raises(InputError, match="env_source must say where its environment comes from, got"):
+        find_again({"env": "SmallWalk", "env_options": {}, "env_source": source})
 
 
 def test_a_sweep_over_an_object(tmp_path):

@@ -86,6 +86,7 @@ FIRST = '{"update": 1, "env_steps": 1, "x": [1, 2]}'
         ("metrics.jsonl", f'{FIRST}\n{{"update": 2, "env_steps": 2, "x": [1]}}\n', "one number per seed"),
         ("config.json", "{", "cannot read"),
         ("config.json", '{"algorithm": "ppo"}', "damaged"),
+        ("config.json", '{"algorithm": "ppo", "env": "CartPole-v1", "seed": {}}', "a number as 'seed'"),
     ],
 )
 def test_damaged_files_are_named(tmp_path, file, content, message):

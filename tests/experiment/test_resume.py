@@ -112,6 +112,8 @@ def test_a_signal_saves_the_last_chunk(tmp_path, finished_run, number):
     assert read_rows(folder / "metrics.jsonl")[-1]["update"] == checkpoint < commands.NUM_UPDATES
     last = f"stopped by {number.name} after update {checkpoint}, which is saved; continue with --resume"
     assert result.stderr.splitlines()[-1] == last
+    if number != signal.SIGTERM:
+        return
     result = Command(f"{TRAIN} --out {folder} --resume", tmp_path).wait()
     assert result.code == 0, result.stderr
     assert f"resuming {folder} after update {checkpoint} of" in result.stderr
@@ -364,6 +366,14 @@ def test_other_versions_are_told(copy_of_run, finished_run, capsys):
 def test_a_damaged_summary_is_named(copy_of_run, text):
     (copy_of_run / "summary.json").write_text(text)
     with pytest.raises(InputError, match=r"summary\.json is damaged .*: delete it, then continue with --resume"):
+        resume(copy_of_run)
+
+
+def test_a_summary_of_another_digest_is_noticed(copy_of_run, finished_run):
+    text = (finished_run / "summary.json").read_text()
+    found = digest(finished_run)
+    (copy_of_run / "summary.json").write_text(text.replace(found, found[1:] + found[:1]))
+    with pytest.raises(InputError, match=r"summary\.json is damaged \(its content does not match its checksum\): delete it"):
         resume(copy_of_run)
 
 

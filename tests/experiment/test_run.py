@@ -62,7 +62,7 @@ def test_the_metrics_are_those_of_every_update(finished_run):
     _, metrics = jax.jit(jax.vmap(lambda key: jaxpg.train(agent, key, num_updates=6)))(keys)
     for row, first in zip(rows[:3], (0, 2, 4), strict=True):
         pair = {name: np.asarray(value)[:, first : first + 2] for name, value in metrics.items()}
-        assert set(pair) - set(RUNNER.COLLECTED) | {"update", "env_steps", "seconds"} == set(row)
+        assert set(pair) - set(PROGRAM.COLLECTED) | {"update", "env_steps", "seconds"} == set(row)
         weights = pair["episodes"]
         np.testing.assert_array_equal(row["episodes"], weights.sum(1))
         np.testing.assert_allclose(row["value_loss"], pair["value_loss"].mean(1), rtol=1e-4)
@@ -197,6 +197,17 @@ def test_no_run_to_load(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"file holds no run: there is no config\.json"):
         load(tmp_path / "file")
+
+
+def test_a_run_that_cannot_be_made_again_is_named(copy_of_run):
+    saved = json.loads((copy_of_run / "config.json").read_text())
+    for change, message in (
+        ({"env": "nowhere"}, 'unknown environment "nowhere"'),
+        ({"config": saved["config"] | {"num_envs": {}}}, "ppo: num_envs must be a whole number"),
+    ):
+        (copy_of_run / "config.json").write_text(json.dumps(saved | change))
+        with pytest.raises(InputError, match=rf"the run in .*copy cannot be made again: {message}"):
+            load(copy_of_run)
 
 
 def test_a_run_that_has_saved_nothing_yet(copy_of_run):

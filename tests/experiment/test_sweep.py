@@ -18,6 +18,7 @@ import jaxpg
 from jaxpg.algorithm import InputError
 from jaxpg.experiment import RunError, plot_sweep, run, sweep
 from jaxpg.experiment.evaluation import evaluation_keys
+from jaxpg.experiment.files import is_sealed
 from jaxpg.experiment.search_space import combine, draw
 from jaxpg.experiment.sweep_picture import coordinate, value_text
 
@@ -40,7 +41,7 @@ def quick_programs():
         patch.setattr(jax.stages.Lowered, "compile", lambda self: compile(self, compiler_options=QUICK_COMPILE))
         for module in (EVALUATION, SWEEPER):
             patch.setattr(module, "mean_returns", quick_jit(returns.__wrapped__, static_argnums=range(5)))
-        for module in (RUNNER, SWEEPER):
+        for module in (PROGRAM, SWEEPER):
             patch.setattr(module, "over_seeds", lambda *args: quick_jit(over_seeds(*args).__wrapped__))
         yield
 
@@ -148,7 +149,8 @@ def test_a_seed_that_diverges_takes_its_configurations_score():
     group = SWEEPER.Group(None, None, [4, 7], [{"discount": 0.5}, {"discount": 0.9}], {})
     returns, diverged = np.array([[1.0, math.nan], [3.0, 5.0]]), np.array([[False, True], [False, False]])
     first, second = SWEEPER._results(2, group, returns, diverged, 1.5)
-    assert first == {
+    assert is_sealed(first)
+    assert {name: value for name, value in first.items() if name != "checksum"} == {
         "configuration": 4,
         "group": 2,
         "hyperparameters": {"discount": 0.5},
@@ -306,6 +308,7 @@ WRONG_RESULTS = {
     "one is no object": (lambda saved: saved["results"].append([1]), "1 of 7 results are of no group of this sweep"),
     "other values": (lambda saved: of_configuration(saved, 1)["hyperparameters"].update(learning_rate=7), "group 1 is not"),
     "a return is missing": (lambda saved: of_configuration(saved, 1)["returns"].pop(), "group 1 is not there exactly once"),
+    "a return is another": (lambda saved: of_configuration(saved, 0)["returns"].reverse(), "group 1 is not there exactly once"),
     "a score is a text": (lambda saved: of_configuration(saved, 1).update(iqm="8"), "group 1 is not there exactly once"),
 }
 
@@ -452,7 +455,7 @@ def test_mistakes_from_python(tmp_path):
         ({"ranges": {"discount": 0.5}, "random": 2}, "the range of discount must be low,high or low,high,log, got 0.5"),
         (
             {"grid": {"discount": [0.5]}, "num_devices": 2},
-            "num_devices = 2 is more than a program's 1 configurations x 1",
+            "num_devices = 2 is more than a program's 1 configuration x 1",
         ),
     ):
         with pytest.raises(InputError, match=message):

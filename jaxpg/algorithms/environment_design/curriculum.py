@@ -19,7 +19,7 @@ from flax import struct
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from jaxpg import losses
-from jaxpg.algorithm import LONGEST, Algorithm, InputError, Metrics, Policy, Scalar, fields, hyperparameter, static
+from jaxpg.algorithm import LONGEST, MOST_UNITS, Algorithm, InputError, Metrics, Policy, Scalar, fields, hyperparameter, static
 from jaxpg.algorithms.environment_design import scores
 from jaxpg.algorithms.environment_design.scores import Episodes, Scores
 from jaxpg.algorithms.online import a2c, impala, ppo, trpo
@@ -64,7 +64,7 @@ class StudentConfig(PPOConfig):
     hidden_sizes: tuple[int, ...] = static((32, 32), "hidden layers of actor and critic")
     encoder: Literal["dense", "convolution"] = static("convolution", ENCODER_HELP)
     memory: Literal["none", "gru", "lstm"] = static("lstm", "recurrent cell in front of actor and critic")
-    memory_size: int = static(256, "units of the recurrent cell", needs=MEMORY)
+    memory_size: int = static(256, "units of the recurrent cell", high=MOST_UNITS, needs=MEMORY)
     normalize_observations: bool = static(False, "divide observations by their running standard deviation")
     normalize_rewards: bool = static(False, "divide rewards by the running standard deviation of returns")
     anneal_learning_rate: bool = static(False, "let the learning rate fall linearly to zero over total_steps")
@@ -81,7 +81,9 @@ class CurriculumConfig(StudentConfig):
     """And where levels come from."""
 
     levels: Literal["dataset", "generator"] = static("dataset", LEVELS_HELP)
-    num_levels: int = static(512, "size of the training set, where params hold no levels of one (CaveEscape-v0)", needs=DATASET)
+    num_levels: int = static(
+        512, "size of the training set, where params hold no levels of one (CaveEscape-v0)", high=100_000, needs=DATASET
+    )
     dataset_seed: int = static(0, "seed of that training set, the same for all agents", low=0, needs=DATASET)
 
 

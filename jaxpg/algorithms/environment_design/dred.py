@@ -53,7 +53,7 @@ class DREDConfig(CurriculumConfig):
         "interpolation", "where new levels come from: between two of the set, the autoencoder's prior, or edits of easy ones"
     )
     grounded: bool = static(True, "only levels that were solved enter the buffer and are replayed by the second score")
-    buffer_size: int = static(4000, "levels that are remembered, those of the set included")
+    buffer_size: int = static(4000, "levels that are remembered, those of the set included", high=1_000_000)
     num_points: int = static(6, "new levels per pair of levels, both ends included", low=2, needs=PAIRS)
     num_edits: int = static(5, "random edits of a level", needs=EDITS)
     vae_latent_size: int = static(1024, "length of a level's code", needs=CODES)

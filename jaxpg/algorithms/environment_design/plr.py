@@ -46,7 +46,7 @@ LAMBDA_SCORES = {"score": ("value_l1", "grounded_value_l1", "positive_value_loss
 class ReplayConfig(CurriculumConfig):
     """The student's hyperparameters and those of the buffer."""
 
-    buffer_size: int = static(4000, BUFFER_HELP)
+    buffer_size: int = static(4000, BUFFER_HELP, high=1_000_000)
     score: Literal["value_l1", "grounded_value_l1", "positive_value_loss", "max_mc"] = static(
         "value_l1", "what makes a level worth a replay"
     )
@@ -61,7 +61,7 @@ class ReplayConfig(CurriculumConfig):
 class PLRConfig(ReplayConfig):
     """Hyperparameters."""
 
-    buffer_size: int = static(4000, BUFFER_HELP, needs=GENERATOR)
+    buffer_size: int = static(4000, BUFFER_HELP, high=1_000_000, needs=GENERATOR)
     replay_probability: Scalar = hyperparameter(0.5, "share of replayed levels", low=0, high=1, needs=GENERATOR)
 
 

@@ -39,7 +39,7 @@ class SFLConfig(CurriculumConfig):
     """The student's hyperparameters and those of the search."""
 
     levels: Literal["dataset", "generator"] = static("generator", LEVELS_HELP)
-    buffer_size: int = static(100, "levels of highest learnability that are kept")
+    buffer_size: int = static(100, "levels of highest learnability that are kept", high=1_000_000)
     period: int = static(50, "updates from one buffer to the next")
     copies: int = static(4, "environments that estimate how often one level is solved")
     learnable_fraction: Scalar = hyperparameter(0.5, "share of levels from the buffer, the rest being new", low=0, high=1)

@@ -39,7 +39,7 @@ class QualityDiversityConfig:
     total_steps: int = static(
         64_000_000, "environment steps of the whole run; an episode counts with its time limit", high=LONGEST
     )
-    num_cells: int = static(1024, "cells of the repertoire")
+    num_cells: int = static(1024, "cells of the repertoire", high=20_000)
     num_offspring: int = static(256, "genotypes that a generation evaluates, each in one episode", low=4)
     hidden_sizes: tuple[int, ...] = static((128, 128), "hidden layers of the controllers", needs={"controller": ("network",)})
 

@@ -349,7 +349,7 @@ def test_levels_that_are_only_looked_at_stop_a_run_too():
     make = lambda _: jaxpg.make("accel", env, params.replace(level=levels), **sizes)
     states, metrics = train(make, jnp.int32(0), updates=1)
     assert is_finite(states.learner)
-    assert faulty(metrics) == {"proposed_value_l1"}
+    assert faulty(metrics) == {"proposed_value_l1", "nonfinite_observations"}
     assert metrics["nonfinite_observations"] > 0
     assert not metrics["nonfinite_rewards"].any()
 

@@ -22,7 +22,7 @@ test: install lint
 
 # A run on every suite and backend, in an environment of its own that has all of them; takes the better part of an hour.
 test-environments: .venv-environments/installed
-	.venv-environments/bin/pytest -m environments tests/experiment/test_every_suite.py
+	.venv-environments/bin/pytest -m environments tests/experiment/test_every_suite.py tests/jaxpg_envs/test_conformance.py
 
 .venv-environments/installed: pyproject.toml requirements.lock
 	$(PYTHON) -m venv .venv-environments

@@ -1,6 +1,6 @@
 """The flags by which people look for mistakes change nothing that they should not: each in a process of its own.
 
-Of the two costly ones, a member of each family; `make test-flags` runs every algorithm under all three.
+Of each, a few algorithms; `make test-flags` runs every algorithm under all three.
 """
 
 import os
@@ -15,7 +15,7 @@ import pytest
 from environments import Lifetimes
 
 import jaxpg
-from jaxpg.algorithm import REGISTRY, in_32_bits
+from jaxpg.algorithm import in_32_bits
 from jaxpg.transforms import mean_of, nothing
 
 SCRIPT = Path(__file__).with_name("flags.py")
@@ -29,11 +29,11 @@ def passes(flag, *names):
 
 
 def test_64_bits_are_asked_for():
-    passes("JAX_ENABLE_X64", *sorted(REGISTRY), "run")
+    passes("JAX_ENABLE_X64", "ppo", "dqn", "cma_me", "sfl", "run")
 
 
 def test_nans_are_looked_for():
-    passes("JAX_DEBUG_NANS", "ppo", "dqn", "cma_me", "me_es", "sfl", "run")
+    passes("JAX_DEBUG_NANS", "dqn", "me_es")
 
 
 def test_jit_is_switched_off():

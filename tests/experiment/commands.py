@@ -76,6 +76,7 @@ def _main(arguments, files, hook):
     for descriptor, file in zip((1, 2), files, strict=True):
         os.dup2(os.open(file, os.O_WRONLY | os.O_TRUNC), descriptor)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # even if the tests run in the background of a shell script
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # or under nohup
     if hook is not None:
         hook()
     try:

@@ -22,7 +22,9 @@ def test_it_says_what_it_does_and_where_the_results_are(tmp_path, monkeypatch, c
         ran.append(algorithm)
         out.mkdir(parents=True)
         (out / "config.json").write_text(json.dumps({"algorithm": algorithm, "env": env, "seed": 0}))
-        (out / "metrics.jsonl").write_text(json.dumps({"env_steps": 10, "seconds": 1.0, "episode_return": [1.0, 2.0]}) + "\n")
+        (out / "metrics.jsonl").write_text(
+            json.dumps({"update": 1, "env_steps": 10, "seconds": 1.0, "episode_return": [1.0, 2.0]}) + "\n"
+        )
         return {"initial_iqm": -1200.0, "iqm": -200.0}
 
     monkeypatch.setattr(demo, "run", run)

@@ -80,6 +80,8 @@ EXTRAS = [  # any other id may stand here, but pgx/minatar-space_invaders: a bla
 ]
 
 
+# Robots that take a quarter of a minute and more to compile; smaller ones stand for them.
+DEAR = ("humanoid", "humanoidstandup", "pusher", "halfcheetah", "walker2d")
 CASES = [*((id, {}) for id in [*IDS, *EXTRAS]), *BACKENDS]  # the other two backends are brax/* and mjx/*
 
 
@@ -88,7 +90,8 @@ def case(id, kwargs):
     package = {"playground": "mujoco_playground"}.get(suite, suite)
     missing = suite in SUITES and find_spec(package) is None
     skip = pytest.mark.skipif(missing, reason=f"needs the extra jaxpg[{suite}]")
-    return pytest.param(id, kwargs, id=" ".join([id, *kwargs.values()]), marks=skip)
+    marks = [skip, pytest.mark.environments] if id.rpartition("/")[2] in DEAR else [skip]
+    return pytest.param(id, kwargs, id=" ".join([id, *kwargs.values()]), marks=marks)
 
 
 class Step(NamedTuple):

@@ -180,7 +180,7 @@ def test_default_levels_are_open_rooms():
     ("kwargs", "message"),
     [
         ({"size": 1}, "size=1; a level has at least 2 cells on each side"),
-        ({"max_steps_in_episode": 0}, "max_steps_in_episode=0; an episode has at least one step"),
+        ({"max_steps_in_episode": 0}, r"max_steps_in_episode=0; it must lie in \[1, 2147483647\]"),
         ({"width": 3}, "unknown argument width; it takes size, max_steps_in_episode"),
     ],
 )

@@ -43,9 +43,9 @@ def test_postures_by_hand(angles, tip, deviation):
 def test_the_number_of_joints():
     env, params = jaxpg_envs.make("PlanarArm-v0")
     assert env.action_space(params).shape == (8,)
-    with pytest.raises(jaxpg_envs.EnvironmentInputError, match="num_joints=0; an arm has at least one joint"):
+    with pytest.raises(jaxpg_envs.EnvironmentInputError, match=r"num_joints=0; it must lie in \[1, 1000\]"):
         jaxpg_envs.make("PlanarArm-v0", num_joints=0)
-    with pytest.raises(jaxpg_envs.EnvironmentInputError, match="unknown argument joints; it takes num_joints"):
+    with pytest.raises(jaxpg_envs.EnvironmentInputError, match=r"unknown argument joints; .*it takes num_joints"):
         jaxpg_envs.make("PlanarArm-v0", joints=3)
 
 

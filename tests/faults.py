@@ -54,8 +54,8 @@ FAMILIES = {
     "on-policy, evaluated": f"train ppo --env CartPole-v1 --num-seeds 2 --total-steps {40 * 64} {TINY} --eval-every 320",
     "off-policy": f"train dqn --env CartPole-v1 --num-seeds 2 --total-steps 160 {OFF_POLICY}",
     "quality-diversity": f"train pga_map_elites --env PointOmni-v0 --num-seeds 2 --total-steps 32000 {REPERTOIRE} {GRADIENTS}",
-    "environment design": "train plr --env CaveEscape-v0 --env-options size=5 max_steps_in_episode=10 --set.num-levels 8 --num-seeds 2 "
-    f"--total-steps {40 * 64} {TINY} --set.memory none",
+    "environment design": "train plr --env CaveEscape-v0 --env-options size=5 max_steps_in_episode=10 --num-seeds 2 "
+    f"--total-steps {40 * 64} {TINY} --set.memory none --set.num-levels 8",
     "two devices": f"train ppo --env CartPole-v1 --num-seeds 4 --num-devices 2 --total-steps {40 * 64} {TINY}",
     "sweep": f"sweep ppo --env CartPole-v1 --num-seeds 2 --total-steps {10 * 64} {SWEPT}",
 }

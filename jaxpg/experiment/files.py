@@ -43,7 +43,7 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
 def remove_remains(folder: Path) -> None:
     """Removes what killed calls of `write_atomically` have left in a folder."""
-    for remains in folder.glob(".*.????????.tmp"):
+    for remains in folder.glob(f".*.{'[0-9a-f]' * 8}.tmp"):
         remains.unlink(missing_ok=True)
 
 

@@ -218,7 +218,7 @@ def require_same(folder: Path, reference: Path) -> None:
 def require_continued(result: Finished, reached: int) -> None:
     """Checks that a command has not begun before what was reached: so many updates, or groups."""
     told = re.search(r"resuming .* after update (\d+) of|of which (\d+) are finished", result.stderr)
-    is_early = (result.code != 0 and "compiling" not in result.stderr) or "is complete" in result.stderr
+    is_early = (result.code != 0 and told is None) or "is complete" in result.stderr  # the command that comes to the end tells
     began = int(told[1] or told[2]) if told else 0
     require(is_early or began >= reached, LOST, f"it continued from {began}, but {reached} were there: {result.stderr}")
 
@@ -259,6 +259,7 @@ def interrupted(family: str, reference: Path, duration: float, number: int, seed
         if number == signal.SIGKILL:
             require(result.code in (0, -number), OTHER, f"exit code {result.code}: {result.stderr[-3000:]}")
         require_sound(result, (0, -number if number == signal.SIGKILL else 128 + number))
+        require(result.stderr.count("interrupted") < 2, OTHER, f"it says so twice: {result.stderr}")
         in_time += result.code != 0
         require_continued(result, reached)
         reached = max(require_part(folder, reference), reached)
@@ -447,7 +448,7 @@ def keep(name: str, scratch: Path) -> list[Kept]:
     finished, interrupted = folder / "finished", folder / "interrupted"
     require_sound(call(f"{command} --out {finished}"), (0,))
     place, number = {
-        "run": ("jaxpg.experiment.checkpoints:write_atomically", 8),
+        "run": ("jaxpg.experiment.checkpoints:Checkpoints.save", 8),
         "sweep": ("jaxpg.experiment.sweep:_train_group", 2),
     }[name]
     killed = Command(f"{command} --out {interrupted}", folder, partial(walk_and_call, place, number, kill)).wait()
@@ -560,7 +561,7 @@ def full_disks(kept: Kept, counts: dict[str, int]) -> Iterator[Trial]:
         for number in range(1, count + 1):
             check = partial(out_of_space, kept, partial(full_at, place, number))
             yield Trial(f"no space: {place.rpartition(':')[2]}", f"{kept.name}: call {number} of {count}", check)
-    for size in (50, 200, 1000, 3000, 10_000, 30_000, 100_000):
+    for size in (200, 400, 1000, 3000, 10_000, 30_000, 100_000):
         check = partial(out_of_space, kept, partial(no_larger_files, size))
         yield Trial("no space: files cannot grow", f"{kept.name}: {size} bytes", check)
     if os.geteuid() == 0:  # who may mount

@@ -4,6 +4,7 @@ What only one command needs is imported there, once its arguments are read: `--h
 """
 
 import argparse
+import contextlib
 import dataclasses
 import decimal
 import fnmatch
@@ -68,18 +69,23 @@ def main(arguments: list[str]) -> NoReturn:
         if command not in COMMANDS:
             raise InputError(f"unknown command {unknown(command, COMMANDS)}")
         {"list": _list, "train": _train, "sweep": _sweep, "evaluate": _evaluate, "plot": _plot}[command](rest)
+        sys.stdout.flush()
         sys.exit(0)
     except (InputError, UnknownEnvironmentError, EnvironmentInputError) as error:
         _fail(str(error), 2)
     except RunError as error:
         _fail(str(error), 1)
-    except BrokenPipeError:  # the reader of our output, such as `head`, has gone
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+    except OSError as error:  # of our output
+        with contextlib.suppress(OSError):  # unless it is no file
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python still has to write when it ends
+        if isinstance(error, BrokenPipeError):  # its reader, such as `head`, has gone
+            sys.exit(0)
+        _fail(f"the output could not be written: {error}", 1)
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    print(f"jaxpg: {message}", file=sys.stderr)
+    with contextlib.suppress(OSError):  # standard error may be on the disk that is full
+        print(f"jaxpg: {message}", file=sys.stderr)
     sys.exit(code)
 
 

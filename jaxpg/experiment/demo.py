@@ -7,12 +7,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from jaxpg.algorithm import InputError
 from jaxpg.experiment import RunError, cache_compiled_programs, plot_learning_curves, run, use_cpu_devices
 from jaxpg.experiment.files import write_atomically
-from jaxpg.experiment.progress import stage
+from jaxpg.experiment.progress import stage, standard_error
 
 ENV, TOTAL_STEPS, NUM_SEEDS = "Pendulum-v1", 150_000, 2
 HYPERPARAMETERS: dict[str, Any] = {"num_envs": 16, "num_steps": 64, "num_epochs": 5, "hidden_sizes": (32, 32)}
@@ -27,7 +25,7 @@ def main(folder: Path = Path("demo")) -> None:
 
     An interrupted demonstration continues; a complete one is shown again.
     """
-    console = Console(stderr=True)
+    console = standard_error()
     started = time.perf_counter()
     use_cpu_devices(min(os.cpu_count() or 1, NUM_SEEDS))
     cache_compiled_programs()

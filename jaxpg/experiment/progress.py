@@ -1,9 +1,11 @@
 """Progress on the terminal: a bar where there is one, a line now and then where there is not."""
 
 import contextlib
+import sys
 import time
 from collections.abc import Iterator
 from types import TracebackType
+from typing import IO, Any, cast
 
 from rich.console import Console
 from rich.progress import (
@@ -17,6 +19,30 @@ from rich.progress import (
 )
 
 QUIET_SECONDS = 15.0  # between two lines in a log file
+
+
+class _StandardError:
+    """Standard error; what cannot be written (the terminal is gone, the log's disk is full) is lost, and stops nothing."""
+
+    def __init__(self) -> None:
+        self._file = sys.stderr
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError):
+            self._file.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            self._file.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+
+def standard_error() -> Console:
+    """Where a run says what it does."""
+    return Console(file=cast(IO[str], _StandardError()), force_jupyter=False)
 
 
 def say(console: Console, text: str) -> None:
@@ -65,8 +91,7 @@ class RunProgress:
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, traceback: TracebackType | None) -> None:
-        with contextlib.suppress(OSError):  # the terminal is gone
-            self._bar.stop()
+        self._bar.stop()
 
     def retitle(self, title: str) -> None:
         """Says what is going on now."""

@@ -49,7 +49,7 @@ from jaxpg.experiment.program import (
     require_memory,
     told_when_out_of_memory,
 )
-from jaxpg.experiment.progress import RunProgress, say, stage
+from jaxpg.experiment.progress import RunProgress, say, stage, standard_error
 from jaxpg.experiment.saved import Run, enlarge, load, shapes_at_saving, warn_of_other_actions
 from jaxpg.experiment.signals import Stop, Stopped, stop_when_asked
 from jaxpg.experiment.statistics import bootstrap_interval, interquartile_mean
@@ -115,7 +115,7 @@ def run(
         have taken more than ten seconds; a second signal does at once what it does elsewhere.
     """
     # In a notebook, lines of text: a live bar there needs more packages.
-    console = console or Console(stderr=True, force_jupyter=False)
+    console = console or standard_error()
     folder = as_path("out", out)
     seed, num_seeds, num_devices = require_numbers(seed, num_seeds, num_devices)
     mesh = seed_mesh(num_seeds, num_devices)
@@ -166,8 +166,7 @@ def run(
             with told_when_out_of_memory(lambda: f"{how_to_fit(agent, num_seeds)}. {Checkpoints(folder).kept()}"):
                 return _run(programs, description, agent, environment, begin, mesh, folder, wandb, console)
         except Stopped as stopped:
-            with contextlib.suppress(OSError):  # the terminal is gone
-                say(console, str(stopped))
+            say(console, str(stopped))
             raise (KeyboardInterrupt() if stopped.number == signal.SIGINT else SystemExit(128 + stopped.number)) from None
         except OSError as error:
             raise RunError(

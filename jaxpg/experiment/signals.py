@@ -7,12 +7,14 @@ import contextlib
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import Future
 from typing import Any, NoReturn
 
 NUMBERS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 PATIENCE = 10.0  # seconds that a chunk may take to end
+LEAVING = threading.Lock()
 
 
 def end_at_once(hint: str = "") -> None:
@@ -44,9 +46,12 @@ def end_at_once(hint: str = "") -> None:
 
 def leave(number: int, message: str) -> NoReturn:
     """Says `message` on standard error, if it is still there, and ends the process with a signal's exit code."""
-    with contextlib.suppress(OSError):  # the terminal is gone
-        show_cursor = "\r\x1b[?25h" if os.isatty(2) else ""  # which the progress bar has hidden
-        os.write(2, f"{show_cursor}jaxpg: {message}\n".encode())
+    if LEAVING.acquire(blocking=False):
+        with contextlib.suppress(OSError):  # the terminal is gone
+            show_cursor = "\r\x1b[?25h" if os.isatty(2) else ""  # which the progress bar has hidden
+            os.write(2, f"{show_cursor}jaxpg: {message}\n".encode())
+    else:
+        time.sleep(0.1)  # handler and thread see the same signal: the other one is saying so
     os._exit(128 + number)
 
 

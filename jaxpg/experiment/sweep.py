@@ -49,7 +49,7 @@ from jaxpg.experiment.folder import check_folder, describe, write_description
 from jaxpg.experiment.logs import finite_or_none
 from jaxpg.experiment.paths import as_path
 from jaxpg.experiment.program import SEEDS, compile_step, faults, over_seeds, told_when_out_of_memory
-from jaxpg.experiment.progress import RunProgress, say
+from jaxpg.experiment.progress import RunProgress, say, standard_error
 from jaxpg.experiment.run import CHUNKS, require_numbers, require_trainable
 from jaxpg.experiment.search_space import (
     MOST_CONFIGURATIONS,
@@ -111,7 +111,7 @@ def sweep(
       InputError: a bad name or value, or a folder that cannot be used.
       RunError: a full disk, or a group that does not fit in the device's memory; finished groups are kept.
     """
-    console = console or Console(stderr=True, force_jupyter=False)
+    console = console or standard_error()
     folder = as_path("out", out)
     known = {field.name: field for field in fields(lookup(algorithm).config_class)}
     grid, ranges = in_order(algorithm, known, grid or {}), in_order(algorithm, known, ranges or {})

@@ -1,4 +1,5 @@
 import importlib
+import io
 import json
 import re
 import shutil
@@ -279,3 +280,23 @@ def test_the_installed_command_exits_quietly_when_its_reader_goes(tmp_path):
     result = subprocess.run(f"{command} list | head -1", shell=True, capture_output=True, text=True, timeout=60, check=True)
     assert result.stdout.startswith("algorithms")
     assert result.stderr == ""
+
+
+FULL = Path("/dev/full")
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="needs a device without space")
+def test_output_that_cannot_be_written(jaxpg, monkeypatch):
+    command = Path(sys.executable).with_name("jaxpg")
+    result = subprocess.run(f"{command} list > {FULL}", shell=True, capture_output=True, text=True, timeout=60)
+    assert (result.returncode, result.stderr.splitlines()) == (
+        1,
+        ["jaxpg: the output could not be written: [Errno 28] No space left on device"],
+    )
+    # A log on a full disk: neither a mistake's exit code nor a run depends on it.
+    monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(FULL.open("wb", buffering=0), write_through=True))
+    assert jaxpg("train ppo --env CartPol --out logged")[0] == 2
+    settings = f"--env CartPole-v1 --num-seeds 2 --total-steps {commands.TOTAL_STEPS} {commands.TINY}"
+    code, stdout, _ = jaxpg(f"train ppo {settings} --out logged --json")
+    assert code == 0
+    assert json.loads(stdout)["total_steps"] == commands.TOTAL_STEPS

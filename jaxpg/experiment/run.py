@@ -23,7 +23,6 @@ from jaxtyping import PyTree
 from rich.console import Console
 
 from jaxpg.algorithm import LARGEST, LONGEST, Algorithm, InputError, Metrics, make, whole_number
-from jaxpg.counting import LARGE
 from jaxpg.experiment import logs
 from jaxpg.experiment.best import Best
 from jaxpg.experiment.checkpoints import Checkpoints, digest, has_nan, to_host
@@ -57,6 +56,7 @@ from jaxpg.experiment.trust import has_code, sign
 from jaxpg.experiment.warm_start import transfer
 
 CHUNKS = 100  # pieces of a run, after each of which metrics are written
+LONGEST_CHUNK = 2**24  # environment steps of each seed: or a run of days would say and save nothing for hours
 SMALLER = "A smaller learning rate often helps"
 SAVE_SHARE = 0.01  # of the time may go into saving; the first chunk and the last are always saved
 
@@ -363,7 +363,7 @@ def _train(
       Stopped: `stop` wished it; the last chunk is saved, unless it would have taken too long to end.
     """
     num_seeds, evaluation = description["num_seeds"], description.get("evaluation")
-    chunk = max(1, min(agent.num_updates // CHUNKS, LARGE))
+    chunk = updates_of_chunk(agent)
     # Updates from one evaluation to the next; the keys are not those of the evaluation at the end.
     every = agent.num_updates if evaluation is None else math.ceil(evaluation["every_steps"] / agent.env_steps_per_update)
     keys = jax.random.fold_in(jax.random.key(description["seed"]), num_seeds + 1)
@@ -424,6 +424,11 @@ def _train(
         progress.report(row["update"], sum(scores) / len(scores) if scores else None, speed, left)
         if finished:
             return states, seconds
+
+
+def updates_of_chunk(agent: Algorithm) -> int:
+    """Updates between two rows of metrics: a hundredth of the run's, and no more than `LONGEST_CHUNK` steps take."""
+    return max(1, min(agent.num_updates // CHUNKS, LONGEST_CHUNK // agent.env_steps_per_update))
 
 
 def _require_finite(metrics: dict[str, np.ndarray], update: int, description: dict[str, Any], checkpoints: Checkpoints) -> None:

@@ -38,7 +38,6 @@ from jaxpg.algorithm import (
     unmet,
     whole_number,
 )
-from jaxpg.counting import LARGE
 from jaxpg.errors import counted
 from jaxpg.experiment.devices import seed_mesh
 from jaxpg.experiment.environment import find_environment
@@ -50,7 +49,7 @@ from jaxpg.experiment.logs import finite_or_none
 from jaxpg.experiment.paths import as_path
 from jaxpg.experiment.program import SEEDS, compile_step, faults, over_seeds, told_when_out_of_memory
 from jaxpg.experiment.progress import RunProgress, say, standard_error
-from jaxpg.experiment.run import CHUNKS, require_numbers, require_trainable
+from jaxpg.experiment.run import require_numbers, require_trainable, updates_of_chunk
 from jaxpg.experiment.search_space import (
     MOST_CONFIGURATIONS,
     Configuration,
@@ -318,7 +317,7 @@ def _train_group(
     init = over_seeds(group.population.init, mesh)
     step = compile_step(group.population, jax.eval_shape(init, start), mesh)
     states, diverged, done = init(start), np.zeros(len(pairs), bool), 0
-    chunk = max(1, min(num_updates // CHUNKS, LARGE))
+    chunk = updates_of_chunk(group.agent)
     started = time.perf_counter()
     with ThreadPoolExecutor(1) as waiter:  # waiting for a thread, unlike waiting for JAX, ends at Ctrl-C
         while done < num_updates:

@@ -263,6 +263,13 @@ def test_numbers_that_are_none(numbers, message):
 # --- Memory, signals ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(("total_steps", "updates"), [(6_400, 1), (64_000, 10), (10**15, 2**24 // 64)])
+def test_a_run_of_any_length_says_and_saves_something_now_and_then(total_steps, updates):
+    agent = jaxpg.make("ppo", *jaxpg_envs.make("CartPole-v1"), total_steps=total_steps, **commands.SETTINGS)
+    assert agent.env_steps_per_update == 64
+    assert RUNNER.updates_of_chunk(agent) == updates
+
+
 def test_what_does_not_fit_into_the_memory_is_refused_before_the_folder_is_made(tmp_path, monkeypatch):
     with pytest.raises(InputError, match=r"takes [\d,.]+ GiB of memory, and there are [\d.]+: reduce num_envs = \d+, "):
         train(tmp_path / "run", num_envs=2**29, num_steps=2, total_steps=2**31)

@@ -34,7 +34,7 @@ from benchmarks._claims import (
 from jaxpg.experiment.plots import Picture
 
 PAPER = "Ren et al. 2021, arXiv 2104.09122"
-SYSTEMS = {"pmoe_sac": ""}
+SYSTEMS = {"pmoe_sac": "(?!.*pmoe_ppo)"}
 SEEDS = {"smoke": 2, "small": 5, "full": 5}
 MANY = {"num_envs": 16, "learning_starts": 16_000, "initialization": "rlkit"}
 REACHING_SETTING: dict[str, dict[str, Any]] = {

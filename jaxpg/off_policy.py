@@ -45,8 +45,9 @@ class OffPolicyConfig:
     gradient_steps: int = static(1, "gradient steps per update, after its environment steps")
     batch_size: int = static(256, "remembered steps per gradient step")
     buffer_size: int = static(1_000_000, "steps that are remembered, the newest ones; never more than total_steps")
-    learning_starts: int = static(
-        1_000, "environment steps with random actions before the first gradient step", low=0, high=LONGEST
+    learning_starts: int = static(1_000, "environment steps before the first gradient step", low=0, high=LONGEST)
+    initial_actions: Literal["uniform", "policy"] = static(
+        "uniform", "actions until learning_starts: uniform, or those with which the untrained policy explores"
     )
     n_step: int = static(1, "rewards that a target sums before it trusts the value")
     hidden_sizes: tuple[int, ...] = static((256, 256), "hidden layers of every network")
@@ -215,7 +216,8 @@ def as_algorithm(
             explore_key, random_key = jax.random.split(key)
             features = features_of(state.observation_statistics, observation)
             action, carry = parts.explore(explore_key, state.learner, features, carry, progress)
-            action = jnp.where(at_random, actions.random(random_key, config.num_envs), action)
+            if config.initial_actions == "uniform":
+                action = jnp.where(at_random, actions.random(random_key, config.num_envs), action)
             return actions.to_env(action), action, carry
 
         rollout_state, t = rollout(

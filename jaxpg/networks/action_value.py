@@ -1,6 +1,7 @@
 """Action values: of every discrete action at once, or of one continuous action by several critics."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -15,6 +16,27 @@ def symmetric_uniform(bound: float) -> Callable[..., Array]:
     return lambda *arguments: initializer(*arguments) - bound
 
 
+class Initializers(NamedTuple):
+    """Of the kernels and biases of hidden layers, and of those of a critic's last layer."""
+
+    kernel: Callable[..., Array]
+    bias: Callable[..., Array]
+    last_kernel: Callable[..., Array]
+    last_bias: Callable[..., Array]
+
+
+INITIALIZERS = {
+    "lecun_normal": Initializers(*2 * (nn.initializers.lecun_normal(), nn.initializers.zeros)),
+    # Kernels within ±1 / sqrt(units): rlkit takes a layer's own units for its inputs.
+    "rlkit": Initializers(
+        nn.initializers.variance_scaling(1 / 3, "fan_out", "uniform"),
+        nn.initializers.constant(0.1),
+        symmetric_uniform(3e-3),
+        symmetric_uniform(3e-3),
+    ),
+}
+
+
 class Trunk(nn.Module):
     """Hidden layers, by default with flax's own initialisation, each normalised before its activation if `layer_norm`."""
 
@@ -22,11 +44,12 @@ class Trunk(nn.Module):
     activation: str = "relu"
     layer_norm: bool = False
     kernel_init: Callable[..., Array] = nn.initializers.lecun_normal()
+    bias_init: Callable[..., Array] = nn.initializers.zeros
 
     @nn.compact
     def __call__(self, x: Float[Array, "*batch feature"]) -> Float[Array, "*batch hidden"]:
         for size in self.hidden_sizes:
-            x = nn.Dense(size, kernel_init=self.kernel_init)(x)
+            x = nn.Dense(size, kernel_init=self.kernel_init, bias_init=self.bias_init)(x)
             x = ACTIVATIONS[self.activation](nn.LayerNorm()(x) if self.layer_norm else x)
         return x
 
@@ -66,6 +89,7 @@ class Critics(nn.Module):
     hidden_sizes: tuple[int, ...]
     activation: str = "relu"
     layer_norm: bool = False
+    initialization: str = "lecun_normal"
 
     @nn.compact
     def __call__(
@@ -75,7 +99,7 @@ class Critics(nn.Module):
             Critic, variable_axes={"params": 0}, split_rngs={"params": True}, in_axes=None, axis_size=self.num_critics
         )
         x = jnp.concatenate([features, action], axis=-1)
-        return ensemble(self.hidden_sizes, self.activation, self.layer_norm)(x)
+        return ensemble(self.hidden_sizes, self.activation, self.layer_norm, INITIALIZERS[self.initialization])(x)
 
 
 class Critic(nn.Module):
@@ -84,7 +108,10 @@ class Critic(nn.Module):
     hidden_sizes: tuple[int, ...]
     activation: str
     layer_norm: bool
+    initializers: Initializers
 
     @nn.compact
     def __call__(self, x: Float[Array, "*batch feature"]) -> Float[Array, "*batch"]:
-        return nn.Dense(1)(Trunk(self.hidden_sizes, self.activation, self.layer_norm)(x))[..., 0]
+        kernel, bias, last_kernel, last_bias = self.initializers
+        hidden = Trunk(self.hidden_sizes, self.activation, self.layer_norm, kernel, bias)(x)
+        return nn.Dense(1, kernel_init=last_kernel, bias_init=last_bias)(hidden)[..., 0]

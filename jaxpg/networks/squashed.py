@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxpg.networks.action_value import Trunk, symmetric_uniform
+from jaxpg.networks.action_value import INITIALIZERS, Trunk, symmetric_uniform
 
 LOG_STD_RANGE = (-20.0, 2.0)
 
@@ -56,13 +56,15 @@ class Experts(nn.Module):
     action_size: int
     hidden_sizes: tuple[int, ...]
     activation: str = "relu"
+    initialization: str = "lecun_normal"
 
     @nn.compact
     def __call__(
         self, x: Float[Array, "*batch feature"]
     ) -> tuple[Float[Array, "*batch expert"], Float[Array, "*batch expert action"], Float[Array, "*batch expert action"]]:
         """Logits, means and standard deviations, the latter two before the tangent."""
-        hidden = Trunk(self.hidden_sizes, self.activation)(x)
+        kernel_init, bias_init, *_ = INITIALIZERS[self.initialization]
+        hidden = Trunk(self.hidden_sizes, self.activation, kernel_init=kernel_init, bias_init=bias_init)(x)
         small = symmetric_uniform(1e-3)
         shape = (*x.shape[:-1], self.num_experts, self.action_size)
         head = lambda name: nn.Dense(shape[-1] * shape[-2], kernel_init=small, bias_init=small, name=name)(hidden)

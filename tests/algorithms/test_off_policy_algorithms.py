@@ -172,6 +172,20 @@ def test_the_first_actions_are_uniform():
     np.testing.assert_allclose(np.histogram(actions, 8, (-1, 1))[0] / actions.size, 1 / 8, atol=0.02)
 
 
+@pytest.mark.parametrize("name", ["dqn", "td3", "sac"])
+def test_the_first_actions_may_be_those_of_the_untrained_policy(name):
+    """As they are where gradient steps from the start change nothing; but here nothing is learned at all."""
+    explores = {"noise_correlation": 0.8} if name != "dqn" else {}
+    states = []
+    for fields in ({"learning_starts": 0, "learning_rate": 0.0}, {"learning_starts": 40, "initial_actions": "policy"}):
+        algorithm = small(name, **explores, **fields)
+        states.append(quick_jit(lambda key, a=algorithm: advance(a.update, a.init(key), 10)[0])(KEY))
+    frozen, untrained = states
+    assert_close(untrained.buffer.steps.action[:10], frozen.buffer.steps.action[:10])
+    assert int(untrained.buffer.count) == 10
+    assert_close(untrained.learner, quick_jit(algorithm.init)(KEY).learner)
+
+
 def test_actions_are_scaled_to_the_environments_bounds():
     """Walk shows the action that arrived: bounds ±0.5, stored within ±1."""
     algorithm = small("td3")
@@ -274,6 +288,30 @@ def test_one_expert_is_sac():
     assert_close((one.critics, one.target_critics), (other.critics, other.target_critics), rtol=0, atol=1e-6)
     assert_close(one.log_temperature, other.log_temperature, rtol=0, atol=1e-6)
     assert_same(states[0].buffer.steps.action[:3], states[1].buffer.steps.action[:3])
+
+
+@pytest.mark.parametrize("name", ["sac", "pmoe_sac", "soft_option_critic"])
+def test_initial_values_of_rlkit(name):
+    """Hidden kernels uniform within ±1 / sqrt(units) with biases of 0.1; critics' last layers uniform within ±3e-3."""
+    learner = quick_jit(small(name, hidden_sizes=(256, 64), initialization="rlkit").init)(KEY).learner
+    actor, critics = learner.actor["params"], learner.critics["params"]["VmapCritic_0"]
+    trunks = [(actor.get("experts", actor))["Trunk_0"], critics["Trunk_0"]]
+    hidden = [(trunk[layer], units) for trunk in trunks for layer, units in (("Dense_0", 256), ("Dense_1", 64))]
+    for layer, units in hidden:
+        np.testing.assert_array_equal(layer["bias"], np.float32(0.1))
+        assert_uniform(layer["kernel"], 1 / np.sqrt(units))
+    assert_uniform(critics["Dense_0"]["kernel"], 3e-3)
+    assert np.abs(critics["Dense_0"]["bias"]).max() <= 3e-3
+    assert np.abs(critics["Dense_0"]["bias"]).min() > 0
+    assert_same(learner.target_critics, learner.critics)
+
+
+def assert_uniform(numbers, bound):
+    """Within ±bound, and with the mean and mean square of a uniform draw, to five standard errors of each."""
+    numbers = np.asarray(numbers, float).ravel() / bound
+    assert np.abs(numbers).max() <= 1
+    assert abs(numbers.mean()) < 5 * np.sqrt(1 / 3 / numbers.size)
+    assert abs((numbers**2).mean() - 1 / 3) < 5 * np.sqrt(4 / 45 / numbers.size)
 
 
 def test_tanh_gaussian_is_a_density():

@@ -16,7 +16,8 @@ mixture. Everything else is SAC, of which this file calls the parts; with one ex
   with weights that sum to 1).
 
 Differences from the authors' code (JieRen98/rlkit-pmoe): target networks start as copies; weights are those of each row, not of
-the batch's first; the policy's gradient uses the critics as they were before the step; time limits are bootstrapped.
+the batch's first; the policy's gradient uses the critics as they were before the step; time limits are bootstrapped. Their
+first actions and initial weights are `initial_actions="policy"` and `initialization="rlkit"`.
 """
 
 from typing import Any, Literal, NamedTuple
@@ -66,7 +67,7 @@ def of_expert(x: Float[Array, "*batch expert action"], index: Int[Array, "*batch
 
 def experts_actor(config: PMOESACConfig, feature_size: int, action_size: int) -> Actor:
     """The mixture as an actor of soft actor-critic."""
-    network = Experts(config.num_experts, action_size, config.hidden_sizes, config.activation)
+    network = Experts(config.num_experts, action_size, config.hidden_sizes, config.activation, config.initialization)
     is_single = config.estimator in ("gating", "multiplicative")
 
     def single(params: PyTree, features: Float[Array, "*batch feature"]) -> TanhGaussian:

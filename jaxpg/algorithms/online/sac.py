@@ -11,7 +11,7 @@ is coloured otherwise), for tasks that need a push that lasts.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -40,6 +40,10 @@ from jaxpg.spaces import observation_size
 class SACConfig(OffPolicyConfig):
     """Hyperparameters."""
 
+    initialization: Literal["lecun_normal", "rlkit"] = static(
+        "lecun_normal",
+        "initial weights: flax's, or rlkit's: uniform within 1 / sqrt(units), biases 0.1, a critic's last layer within 0.003",
+    )
     automatic_temperature: bool = static(True, "whether the temperature moves towards the target entropy")
     target_entropy_scale: Scalar = hyperparameter(
         -1.0, "the target entropy is this times the number of action components", needs={"automatic_temperature": (True,)}
@@ -136,7 +140,7 @@ def step_critics(
 
 def make_parts(config: SACConfig, actor: Actor, feature_size: int, action_size: int) -> Parts:
     """Soft actor-critic around any actor."""
-    critics = Critics(2, config.hidden_sizes, config.activation, config.layer_norm)
+    critics = Critics(2, config.hidden_sizes, config.activation, config.layer_norm, config.initialization)
     target_entropy = config.target_entropy_scale * action_size
 
     def init(key: jax.Array) -> Learner:
@@ -208,7 +212,7 @@ def make_parts(config: SACConfig, actor: Actor, feature_size: int, action_size: 
 
 def single_gaussian(config: SACConfig, feature_size: int, actions: Actions) -> Actor:
     """SAC's policy."""
-    network = Experts(1, actions.size, config.hidden_sizes, config.activation)
+    network = Experts(1, actions.size, config.hidden_sizes, config.activation, config.initialization)
 
     def draw(params: PyTree, key: jax.Array, features: Float[Array, "*batch feature"]) -> TanhGaussian:
         del key

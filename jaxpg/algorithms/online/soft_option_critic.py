@@ -61,8 +61,9 @@ class Options(nn.Module):
 def soft_option_critic(config: OptionCriticConfig, env: Any, env_params: PyTree) -> Algorithm:
     """Options on the networks of PMOE-SAC. A remembered action is the action, then the number of the option that took it."""
     actions, feature_size = bounded_actions("soft_option_critic", env, env_params), observation_size(env, env_params)
-    network = Options(Experts(config.num_experts, actions.size, config.hidden_sizes, config.activation))
-    critics = Critics(2, config.hidden_sizes, config.activation, config.layer_norm)
+    experts = Experts(config.num_experts, actions.size, config.hidden_sizes, config.activation, config.initialization)
+    network = Options(experts)
+    critics = Critics(2, config.hidden_sizes, config.activation, config.layer_norm, config.initialization)
     target_entropy = config.target_entropy_scale * actions.size
 
     def init(key: jax.Array) -> Learner:

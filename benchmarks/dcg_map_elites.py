@@ -11,7 +11,8 @@ par. Whatever DCG is to a rival, MAP-Elites, which has no gradients, may be too:
 claim of its own. What is compared are the seeds' interquartile means.
 
 The paper counts offspring's evaluations and not those of DCG's actor, so that DCG takes twice the environment steps. Every
-comparison is made at equal evaluations and at equal environment steps, and `order` says in words whether it comes out the same.
+comparison is made at equal evaluations (but for ME-ES, whose generations are one short of the others') and at equal environment
+steps, and `order` says in words whether it comes out the same.
 
 The paper's score of the distilled actor adds up fitness wherever it is earned, so that on the point mass, for whom standing
 still is fittest, an actor that heeds no descriptor passes. Claimed of it are the corrected score, which counts a cell only if
@@ -44,7 +45,7 @@ from benchmarks._quality_diversity import (
 )
 from jaxpg.experiment.plots import Picture
 
-SYSTEMS = {"dcg_map_elites": ".*(DCG-MAP-Elites to|distilled)", "dcrl_map_elites": ".*DCRL-MAP-Elites to"}
+SYSTEMS = {"dcg_map_elites": ".*(DCG(-MAP-Elites)? to|distilled)", "dcrl_map_elites": ".*DCRL(-MAP-Elites)? to"}
 SEEDS = {"smoke": 2, "small": 5, "full": 2}
 METHODS = [MAP_ELITES, ME_ES, PGA, DCG, DCRL]
 VARIANTS = [

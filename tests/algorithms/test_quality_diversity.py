@@ -661,8 +661,8 @@ def small_with(limit):
 
 
 def test_conditioned_gradients_fill_the_plane_and_the_actor_goes_where_it_is_asked():
-    """Measured over 8 seeds: coverage 0.59 to 0.91 (MAP-Elites: 0.17 to 0.27), errors 2.2 to 6.8, and 22 to 35 where
-    rewards are not scaled by similarity or the descriptor is withheld."""
+    """Measured over 8 seeds: coverage 0.66 to 0.89 (MAP-Elites: 0.17 to 0.27), errors 2.2 to 6.1, 25 to 29 where the actor is
+    told nothing, and 22 to 35 where rewards are not scaled by similarity or the descriptor is withheld in training."""
     env, params = jaxpg_envs.make("PointOmni-v0")
     fields = {"num_cells": 64, "num_offspring": 32, "hidden_sizes": (16, 16), "critic_hidden_sizes": (32, 32)}
     fields |= {"critic_steps": 100, "policy_gradient_steps": 20, "total_steps": 20 * 32 * 100}
@@ -670,5 +670,5 @@ def test_conditioned_gradients_fill_the_plane_and_the_actor_goes_where_it_is_ask
     state, _ = quick_jit(lambda key: advance(algorithm.update, algorithm.init(key), 20))(KEY)
     assert score(state.repertoire)["coverage"] > 0.45
     measured = quick_jit(lambda state: reproducibility(KEY, algorithm, env, params, state))(state)
-    assert measured["actor_descriptor_error"] < 12
+    assert measured["actor_descriptor_error"] < 12 < 20 < measured["untold_actor_descriptor_error"]
     assert measured["actor_corrected_qd_score"] > 0.7 * measured["qd_score"]

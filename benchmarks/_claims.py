@@ -156,9 +156,9 @@ def estimate(statistic: Callable[..., Any], *samples: Any) -> tuple[float | None
     return measured, ((low, high) if math.isfinite(low) and math.isfinite(high) else None)
 
 
-def null_of(statistic: Callable[..., Any], sample: Any) -> float | Interval | None:
+def null_of(statistic: Callable[..., Any], *samples: Any) -> float | Interval | None:
     """What others measured, as a null: the interval of its estimate, or the number of a single seed."""
-    measured, interval = estimate(statistic, sample)
+    measured, interval = estimate(statistic, *samples)
     return interval or measured
 
 

@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 import jaxpg
 import jaxpg_envs
-from benchmarks._claims import Expected, above, claim, estimate, ratio_of
+from benchmarks._claims import Expected, above, at_least, at_most, claim, estimate, null_of, ratio_of
 from benchmarks._runs import Task, train
 from jaxpg.algorithms.quality_diversity.repertoire import score
 from jaxpg.algorithms.quality_diversity.reproducibility import reproducibility
@@ -21,6 +21,15 @@ from jaxpg.experiment.statistics import bootstrap_interval, interquartile_mean
 
 ABOVE_ONE = above(1)
 PAPER = "Faldor et al. 2023, arXiv 2303.03832"
+AT_EVALUATIONS, AT_STEPS = "at equal evaluations", "at equal environment steps"
+AT_BOTH = "at equal evaluations and environment steps"
+TITLES = {
+    "qd_score": "QD-score",
+    "corrected_qd_score": "corrected QD-score",
+    "coverage": "coverage",
+    "descriptor_error": "descriptor error",
+    "descriptor_error_in_cells": "descriptor error in widths of a cell",
+}
 
 
 class Method(NamedTuple):
@@ -44,7 +53,10 @@ ABLATIONS = [
 
 
 class Protocol(NamedTuple):
-    """One task: generations, sizes that all methods share, and what only those with critics and DCG's actor have."""
+    """One task: generations, sizes that all methods share, and what only those with critics and DCG's actor have.
+
+    `variant` tells it from the others on its environment.
+    """
 
     env: str
     generations: int
@@ -52,6 +64,12 @@ class Protocol(NamedTuple):
     critics: dict[str, Any]
     actor: dict[str, Any]
     env_options: dict[str, Any] = {}  # noqa: RUF012  (never changed)
+    variant: str = ""
+
+    @property
+    def name(self) -> str:
+        """What results and claims call it."""
+        return ", ".join(filter(None, (self.env, self.variant)))
 
 
 class Outcome(NamedTuple):
@@ -62,6 +80,10 @@ class Outcome(NamedTuple):
     env_steps: Float[np.ndarray, " point"]
     repertoire: Any
     seconds: float
+
+    def after(self, measure: str, env_steps: float) -> Float[np.ndarray, " seed"]:
+        """A measure of the curves after at most so many environment steps."""
+        return self.curves[measure][:, np.searchsorted(self.env_steps, env_steps, side="right") - 1]
 
 
 def learn(method: Method, protocol: Protocol, num_seeds: int) -> Outcome:
@@ -98,8 +120,7 @@ def table(outcomes: dict[str, Outcome]) -> dict[str, Any]:
     steps = min(outcome.env_steps[-1] for outcome in outcomes.values())
     results = {}
     for name, outcome in outcomes.items():
-        point = int(np.argmin(np.abs(outcome.env_steps - steps)))
-        at_equal_steps = {key: outcome.curves[key][:, point] for key in ("qd_score", "coverage")}
+        at_equal_steps = {key: outcome.after(key, steps) for key in ("qd_score", "coverage")}
         results[name] = {
             "measures": {key: _summary(values) for key, values in outcome.measures.items()},
             f"at {steps:,.0f} environment steps": {key: _summary(values) for key, values in at_equal_steps.items()},
@@ -115,17 +136,93 @@ def _summary(values: Float[np.ndarray, " seed"]) -> dict[str, Any]:
     return {"iqm": float(interquartile_mean(values)), "interval": [float(low), float(high)], "seeds": values.tolist()}
 
 
+def compare(
+    task: str,
+    found: dict[str, Outcome],
+    measure: str,
+    one: Method,
+    other: Method,
+    expected: Expected = ABOVE_ONE,
+    uninformed: Method | None = None,
+    paper: str = PAPER,
+) -> list[dict[str, Any]]:
+    """Claims about the interquartile mean of `one`'s measure over that of `other`'s: at equally many evaluations of offspring,
+    and at equally many environment steps where these are not the same.
+
+    Args:
+      uninformed: the method whose ratio to `other` is the null; without it, the null is 1, that of equal ones.
+    """
+    outcomes = [found[method.name] for method in (one, other, uninformed or other)]
+    env_steps = [outcome.env_steps[-1] for outcome in outcomes]
+    samples = {AT_EVALUATIONS: [outcome.measures[measure] for outcome in outcomes]}
+    samples |= {AT_STEPS: [outcome.after(measure, min(env_steps)) for outcome in outcomes]}
+    if len({*env_steps}) == 1:
+        samples = {AT_BOTH: samples[AT_EVALUATIONS]}
+    text = f"{task}: {TITLES[measure]}, {one.name} to {other.name}"
+    return [ratio(f"{text}, {where}", x, y, expected, paper, z if uninformed else None) for where, (x, y, z) in samples.items()]
+
+
 def ratio(
     text: str,
     one: Float[np.ndarray, " seed"],
     other: Float[np.ndarray, " seed"],
-    expected: Expected = ABOVE_ONE,
+    expected: Expected,
     paper: str = PAPER,
-    null: float = 1,
+    uninformed: Float[np.ndarray, " seed"] | None = None,
 ) -> dict[str, Any]:
-    """A claim about the interquartile mean of `one` over that of `other`; the null is that of equal ones."""
-    measured, interval = estimate(ratio_of(interquartile_mean), one, other)
+    """A claim about the interquartile mean of `one` over that of `other`.
+
+    Args:
+      uninformed: what stands in the place of `one` in the null; without it, the null is 1, that of equal ones.
+    """
+    statistic = ratio_of(interquartile_mean)
+    measured, interval = estimate(statistic, one, other)
+    null = 1 if uninformed is None else null_of(statistic, uninformed, other)
     return claim(text, paper, measured, expected, null=null, interval=interval)
+
+
+def distilled(
+    task: str, found: dict[str, Outcome], measures: tuple[str, str], least: float, most: Expected
+) -> list[dict[str, Any]]:
+    """Claims about DCG's actor in the place of its repertoire, told descriptors and told centroids: a score of at `least` so
+    many times the repertoire's, and `most` of an error. The null is the actor that is told nothing.
+
+    Args:
+      measures: the score and the error, as `reproducibility` calls them.
+    """
+    measured = found[DCG.name].measures
+    score, error = measures
+    claims = []
+    for actor, told in (("actor", "descriptors"), ("centroid_actor", "centroids")):
+        text = lambda measure, told=told: f"{task}: {TITLES[measure]}, distilled actor told {told}"
+        scores, errors = (measured[f"rerun_{actor}_{measure}"] for measure in measures)
+        no_scores, no_errors = (measured[f"rerun_untold_actor_{measure}"] for measure in measures)
+        missed_by, interval = estimate(interquartile_mean, errors)
+        null = null_of(interquartile_mean, no_errors)
+        claims += [
+            ratio(f"{text(score)}, to repertoire", scores, measured["qd_score"], at_least(least), uninformed=no_scores),
+            claim(text(error), PAPER, missed_by, most, null=null, interval=interval),
+        ]
+    return claims
+
+
+def distilled_on_ants(task: str, found: dict[str, Outcome]) -> list[dict[str, Any]]:
+    """Nine tenths of the repertoire's QD-score, within ten metres of where the actor is to go; in the paper 6."""
+    return distilled(task, found, ("qd_score", "descriptor_error"), 0.9, at_most(10, " m"))
+
+
+def in_words(comparison: list[dict[str, Any]]) -> str:
+    """What claims of `compare` say of the order of the two, whatever was expected: whether it is another at equal steps."""
+    text, _, _ = comparison[0]["claim"].rpartition(", at equal")
+    signs, parts = [], []
+    for row in comparison:
+        low, high = row["interval"] or (-np.inf, np.inf)
+        signs.append("more" if low > 1 else "less" if high < 1 else "open")
+        measured = "no number" if row["measured"] is None else f"{row['measured']:.3g}"
+        interval = f"{low:.3g} to {high:.3g}" if row["interval"] else "no interval"
+        parts.append(f"{signs[-1]} {row['claim'].removeprefix(f'{text}, ')} ({measured}; {interval})")
+    order = "is open" if "open" in signs else "is the same" if len({*signs}) == 1 else "reverses"
+    return f"{text}: the order {order}: {', '.join(parts)}"
 
 
 def picture(protocols: list[Protocol], outcomes: list[dict[str, Outcome]]) -> Picture:
@@ -141,7 +238,7 @@ def picture(protocols: list[Protocol], outcomes: list[dict[str, Outcome]]) -> Pi
         draw_repertoires(lower, repertoires, *env.descriptor_bounds(params))
         for axes, metric in zip(upper.subplots(1, 2), ("qd_score", "coverage"), strict=True):
             plain_axes(axes)
-            axes.set_title(f"{protocol.env}: {metric.replace('_', ' ')}", loc="left", fontsize=10, color=INK)
+            axes.set_title(f"{protocol.name}: {TITLES[metric]}", loc="left", fontsize=10, color=INK)
             for index, (name, outcome) in enumerate(methods.items()):
                 share = np.linspace(0, 1, outcome.curves[metric].shape[1] + 1)[1:]
                 colour, style = COLOURS[index % len(COLOURS)], "--" if "ablation" in name else "-"

@@ -173,6 +173,7 @@ ppo_peers_brax ppo_throughput qd_throughput random_bits replay time_to_solve val
 WITHOUT_NULL = {f"{name}-{size}" for name in OLD.split() for size in ("small", "smoke")}
 WITHOUT_NULL |= {"ant_omni-full", "pmoe_ppo-small", "runner_overhead-smoke"}
 WITHOUT_NULL -= {"dred-smoke", "on_policy-small", "on_policy-smoke", "ppo-smoke", "pmoe-smoke"}
+WITHOUT_NULL -= {"cma_me-small", "cma_me-smoke", "dcg_map_elites-smoke"}
 REPORTS = {path.stem: json.loads(path.read_text()) for path in sorted(command.RESULTS.glob("*.json"))}
 
 

@@ -259,17 +259,17 @@ def td3_step(learner, batch, noise, c):
     slope = gradient(loss, learner["critics"])
     critics, critic_optimizer = adam(slope, learner["critics"], learner["critic_optimizer"], c["learning_rate"], c)
     steps = learner["gradient_steps"] + 1
+    is_due = steps % c["policy_delay"] == 0
     learner = learner | {"critics": critics, "critic_optimizer": critic_optimizer, "gradient_steps": steps}
-    if steps % c["policy_delay"]:
+    if is_due or c.get("every_step"):
+        learner = learner | {"target_critics": follow(learner["target_critics"], critics, c["target_ema_rate"])}
+    if not is_due:
         return learner
     actor_loss = lambda actor: -action_values(critics, observation, act(actor, observation))[0].mean()
     slope = gradient(actor_loss, learner["actor"])
     actor, actor_optimizer = adam(slope, learner["actor"], learner["actor_optimizer"], c["learning_rate"], c)
-    targets = {
-        "target_actor": follow(learner["target_actor"], actor, c["target_ema_rate"]),
-        "target_critics": follow(learner["target_critics"], critics, c["target_ema_rate"]),
-    }
-    return learner | {"actor": actor, "actor_optimizer": actor_optimizer} | targets
+    target_actor = follow(learner["target_actor"], actor, c["target_ema_rate"])
+    return learner | {"actor": actor, "actor_optimizer": actor_optimizer, "target_actor": target_actor}
 
 
 TD3_NETWORKS = ("actor", "critics", "target_actor", "target_critics")
@@ -420,16 +420,27 @@ def fresh_winners(run, fresh):
 # --- Quality diversity --------------------------------------------------------------------------------------------------
 
 
-def test_pga_critic():
-    """Nilsson and Cully 2021, section 3.3: TD3 on everybody's remembered steps; three steps, one of which moves the actor."""
+@pytest.mark.parametrize(
+    ("critic_targets", "kernel_length"),
+    [("every_step", None), ("with_actor", None), ("every_step", 0.7)],
+    ids=["PGA", "PGA, targets with the actor", "DCG, ablation 2"],
+)
+def test_critics_of_a_repertoire(critic_targets, kernel_length):
+    """Nilsson and Cully 2021, section 3.3: TD3 on everybody's remembered steps; three steps, one of which moves the actor.
+
+    And Faldor et al. 2023, section 4 and the released code of the second ablation: three steps of whom are remembered under
+    what their episodes achieved, and each also under what the one opposite achieved.
+    """
     env = PointOmni()
     params = env.default_params.replace(max_steps_in_episode=6)
-    constants = {"learning_rate": 0.03, "discount": 0.9, "target_ema_rate": 0.3} | TD3_CONSTANTS
+    fields = {"learning_rate": 0.03, "discount": 0.9, "target_ema_rate": 0.3} | TD3_CONSTANTS
+    constants = fields | {"every_step": critic_targets == "every_step"}
+    constants |= {"kernel_length": kernel_length} if kernel_length else {}
     sizes = {"hidden_sizes": (4,), "critic_hidden_sizes": (4,), "critic_steps": 3, "batch_size": 5, "total_steps": 480}
-    config = configure("pga_map_elites", PGAMapElitesConfig, sizes | constants)
+    config = configure("pga_map_elites", PGAMapElitesConfig, sizes | fields | {"critic_targets": critic_targets})
     task = as_task("a test", env, params)
     network = controller_network(task, config.hidden_sizes)
-    parts = gradients(config, task, network, network, 24)
+    parts = gradients(config, task, network, network, 24, kernel_length, relabel=kernel_length is not None)
 
     generator, shape = np.random.default_rng(1), (6, 4)
     normal = lambda *size: generator.standard_normal((*shape, *size)).astype(np.float32)
@@ -444,24 +455,38 @@ def test_pga_critic():
     steps = jax.tree.map(jnp.asarray, steps)
     start = quick_jit(parts.init)(KEY)
     apart = {name: shaken(getattr(start.learner, name), seed) for seed, name in enumerate(TD3_NETWORKS)}
-    memory = parts.remember(start.memory, steps, jnp.zeros((4, 2)), jnp.zeros((4, 2)))
+    achieved = 20 * generator.standard_normal((4, 2)).astype(np.float32)
+    memory = parts.remember(start.memory, steps, jnp.asarray(achieved), jnp.asarray(achieved))
     train = quick_jit(parts.train)
     before, _ = train(KEY, start._replace(learner=start.learner._replace(**apart), memory=memory))
     key = jax.random.key(1)
     after, _ = train(key, before)
 
     index_key, learn_key = jax.random.split(key)
-    index = np.asarray(jax.random.bits(index_key, (3, config.batch_size)) % np.uint32(24))
+    index = np.asarray(jax.random.bits(index_key, (3, 3 if kernel_length else 5)) % np.uint32(24))
     keys = jax.random.split(learn_key, 3)
     rows = jax.tree.map(lambda x: x.reshape(24, *x.shape[2:]), wide(steps))
+
+    def batch_of(drawn, c):
+        """Features, actions, rewards, factors and next features."""
+        batch = jax.tree.map(lambda x: x[drawn], rows)
+        batch = (batch.features, batch.action, batch.reward, c["discount"] * (1 - batch.terminated), batch.next_features)
+        if not kernel_length:
+            return batch
+        own = achieved[drawn % 4].astype(float) / params.half_width
+        others = own[::-1]
+        similar = np.exp(-np.sqrt(((own - others) ** 2).sum(1)) / c["kernel_length"])
+        under = lambda x, descriptors: np.concatenate([x, descriptors], 1)
+        features, action, reward, factors, following = batch
+        positives = (under(features, own), action, reward, factors, under(following, own))
+        negatives = (under(features, others), action, similar * reward, factors, under(following, others))
+        return [np.concatenate([one, other])[:5] for one, other in zip(positives, negatives, strict=True)]
 
     def oracle(c):
         learner = td3_learner(before.learner)
         for key, drawn in zip(keys, index, strict=True):
-            batch = jax.tree.map(lambda x, drawn=drawn: x[drawn], rows)
-            noise = np.asarray(jax.random.normal(key, batch.action.shape))
-            factors = c["discount"] * (1 - batch.terminated)
-            learner = td3_step(learner, (batch.features, batch.action, batch.reward, factors, batch.next_features), noise, c)
+            noise = np.asarray(jax.random.normal(key, (config.batch_size, task.actions.size)))
+            learner = td3_step(learner, batch_of(drawn, c), noise, c)
         return expected_moves(before.learner, **{name: learner[name] for name in TD3_NETWORKS})
 
     move = lambda name: flat(wide(getattr(after.learner, name))) - flat(wide(getattr(before.learner, name)))

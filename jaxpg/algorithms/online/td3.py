@@ -10,7 +10,7 @@ lasts.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -46,6 +46,9 @@ class TD3Config(DeterministicConfig):
     target_noise_clip: Scalar = hyperparameter(0.5, "bound of that noise", low=0)
 
 
+CriticTargets: TypeAlias = Literal["with_actor", "every_step"]
+
+
 class Learner(NamedTuple):
     """What learning changes."""
 
@@ -66,12 +69,14 @@ def deterministic_actor_critic(
     target_ema_rate: Scalar,
     target_noise: Scalar,
     target_noise_clip: Scalar,
+    critic_targets: CriticTargets = "with_actor",
 ) -> tuple[Callable[..., Learner], Callable[..., tuple[Learner, Float[Array, " batch"], Metrics]]]:
     """Initialises and improves a deterministic actor and its critics: equations and symbols of TD3's algorithm 1.
 
     Args:
       actor: a network from features to actions within [-1, 1], with `init` and `apply`.
       optimizer: of the actor and of the critics, each with a state of its own.
+      critic_targets: when the target critics move: with the actor and its target, or at every gradient step.
 
     Returns:
       `init(key, features (feature,), action (action,)) -> Learner`, shaped after examples, and
@@ -79,6 +84,9 @@ def deterministic_actor_critic(
     """
     num_critics = critics.num_critics
     first_critic = critics.clone(num_critics=1)
+
+    def move_target_critics(learner: Learner) -> Learner:
+        return learner._replace(target_critics=move_towards(learner.target_critics, learner.critics, target_ema_rate))
 
     def init(key: jax.Array, features: Float[Array, " feature"], action: Float[Array, " action"]) -> Learner:
         actor_key, critic_key = jax.random.split(key)
@@ -103,6 +111,8 @@ def deterministic_actor_critic(
         new_critics, critic_optimizer = descend(optimizer, gradient, learner.critics, learner.critic_optimizer)
         gradient_steps = increment(learner.gradient_steps, policy_delay)
         learner = learner._replace(critics=new_critics, critic_optimizer=critic_optimizer, gradient_steps=gradient_steps)
+        if critic_targets == "every_step":
+            learner = move_target_critics(learner)
 
         def actor_loss(params: PyTree) -> Float[Array, ""]:
             action = actor.apply(params, batch.observation)
@@ -111,9 +121,9 @@ def deterministic_actor_critic(
         def improve_actor() -> tuple[Learner, Float[Array, ""]]:
             policy_loss, actor_gradient = jax.value_and_grad(actor_loss)(learner.actor)
             new_actor, actor_optimizer = descend(optimizer, actor_gradient, learner.actor, learner.actor_optimizer)
-            targets = move_towards((learner.target_actor, learner.target_critics), (new_actor, new_critics), target_ema_rate)
-            new = learner._replace(actor=new_actor, actor_optimizer=actor_optimizer)
-            return new._replace(target_actor=targets[0], target_critics=targets[1]), policy_loss
+            target_actor = move_towards(learner.target_actor, new_actor, target_ema_rate)
+            new = move_target_critics(learner) if critic_targets == "with_actor" else learner
+            return new._replace(actor=new_actor, actor_optimizer=actor_optimizer, target_actor=target_actor), policy_loss
 
         due = any_in_batch(gradient_steps % policy_delay == 0)
         learner, policy_loss = jax.lax.cond(due, improve_actor, lambda: (learner, jnp.float32(0)))

@@ -23,8 +23,9 @@ from jaxpg.algorithms.quality_diversity.repertoire import Repertoire, sample
 from jaxpg.networks import TanhActor
 
 KERNEL_HELP = "distance of scaled descriptors at which rewards fall to 1/e"
-# Positives alone achieved what they were asked for: no noise, and no distance.
+# Positives alone achieved what they were asked for: no distance. Of others' descriptors, none has noise.
 NEGATIVES = {"ablation": ("none", "relabelled_negatives", "unconditioned_actor")}
+ACTOR_EPISODES = {"ablation": ("none", "unconditioned_actor")}
 
 
 @struct.dataclass
@@ -41,11 +42,11 @@ class DCGMapElitesConfig(DescriptorConditionedConfig):
     actor_hidden_sizes: tuple[int, ...] = static((256, 256), "hidden layers of the actor")
     kernel_length: Scalar = hyperparameter(0.1, KERNEL_HELP, low=1e-4, needs=NEGATIVES)
     descriptor_noise: Scalar = hyperparameter(
-        0.0004, "noise of the descriptors asked for, in parts of their range", low=0, needs=NEGATIVES
+        0.0004, "noise of the descriptors asked for, in parts of their range", low=0, needs=ACTOR_EPISODES
     )
     ablation: Literal["none", "no_actor_episodes", "relabelled_negatives", "unconditioned_actor"] = static(
         "none",
-        "of the paper: positives alone; offspring's steps under other descriptors as negatives; an actor that is not told",
+        "of the paper: positives alone; half of a minibatch under other descriptors as negatives; an actor that is not told",
     )
 
 
@@ -79,8 +80,9 @@ def dcg_map_elites(config: DCGMapElitesConfig, env: Any, params: PyTree) -> Algo
     number = config.num_offspring
     varied = number // 2
     improved = number - varied
-    writes = 1 if config.ablation == "no_actor_episodes" else 2
-    learning = gradients(config, task, network, actor, writes * number * task.num_steps, config.kernel_length)
+    more = number if config.ablation in ACTOR_EPISODES["ablation"] else 0
+    steps, relabel = (number + more) * task.num_steps, config.ablation == "relabelled_negatives"
+    learning = gradients(config, task, network, actor, steps, config.kernel_length, relabel)
 
     def emit(key: jax.Array, state: Learning, repertoire: Repertoire) -> tuple[PyTree, Float[Array, "offspring descriptor"]]:
         vary_key, improve_key = jax.random.split(key)
@@ -103,15 +105,12 @@ def dcg_map_elites(config: DCGMapElitesConfig, env: Any, params: PyTree) -> Algo
     ) -> tuple[Learning, Metrics]:
         cell_key, noise_key, episode_key, train_key = jax.random.split(key, 4)
         memory = learning.remember(state.memory, episodes.steps, episodes.descriptors, targets)
-        noise = config.descriptor_noise * (task.high - task.low) * jax.random.normal(noise_key, targets.shape)
-        asked = repertoire.descriptors[sample(cell_key, repertoire, number)] + noise
-        if config.ablation == "relabelled_negatives":
-            memory = learning.remember(memory, episodes.steps, episodes.descriptors, asked)
-        elif config.ablation != "no_actor_episodes":
+        if more:
+            noise = config.descriptor_noise * (task.high - task.low) * jax.random.normal(noise_key, targets.shape)
+            asked = repertoire.descriptors[sample(cell_key, repertoire, number)] + noise
             actors = evaluate_actor(episode_key, state, asked)
             memory = learning.remember(memory, actors.steps, actors.descriptors, asked)
         return learning.train(train_key, state._replace(memory=memory))
 
-    more = 0 if config.ablation in ("no_actor_episodes", "relabelled_negatives") else number
     emitter = Emitter({"variation": varied, "gradient": improved}, emit, learning.init, learn, more)
     return as_algorithm(config, task, network_controller(network, task), emitter)

@@ -4,8 +4,9 @@ With a descriptor, actor and critics are conditioned: the observation is joined 
 scaled to [-1, 1], and rewards are scaled by how near to it the episode came. Without, this is TD3.
 
 The released code of PGA-MAP-Elites and DCG-MAP-Elites leaves the last step of an episode that ran out of time out of the
-critics' loss; here it is bootstrapped from the final observation. Target networks move with the actor, as in TD3 and the
-papers' pseudo-code.
+critics' loss; here it is bootstrapped from the final observation. When the critics' targets move is a choice,
+`critic_targets`: as in the released code, or as in TD3 and the papers' pseudo-code. The actor climbs the critics of its own
+step, as in TD3; in the released code of DCG-MAP-Elites, those before it.
 """
 
 import math
@@ -20,7 +21,7 @@ from flax import struct
 from jaxtyping import Array, Float, PyTree
 
 from jaxpg.algorithm import Metrics, Scalar, hyperparameter, static
-from jaxpg.algorithms.online.td3 import Learner, deterministic_actor_critic, first
+from jaxpg.algorithms.online.td3 import CriticTargets, Learner, deterministic_actor_critic, first
 from jaxpg.algorithms.quality_diversity.episodes import Episodes, Steps, Task
 from jaxpg.algorithms.quality_diversity.generations import VariationConfig
 from jaxpg.algorithms.quality_diversity.memory import Memory, init_memory, random_rows, remember, require_capacity
@@ -40,11 +41,14 @@ class GradientConfig(VariationConfig):
     batch_size: int = static(100, "remembered steps per gradient step")
     critic_steps: int = static(3000, "gradient steps of the critics per generation")
     policy_gradient_steps: int = static(150, "gradient steps of each offspring that is made by gradients")
-    policy_delay: int = static(2, "gradient steps of the critics from one step of actor and target networks to the next")
+    policy_delay: int = static(2, "gradient steps of the critics from one step of the actor and its target to the next")
+    critic_targets: CriticTargets = static(
+        "every_step", "when the critics' targets move: at each of their steps, or with the actor and its target"
+    )
     learning_rate: Scalar = hyperparameter(3e-4, "step size of actor and critics", low=0)
     policy_learning_rate: Scalar = hyperparameter(5e-3, "step size of the offspring", low=0)
     discount: Scalar = hyperparameter(0.99, "gamma", low=0, high=1)
-    target_ema_rate: Scalar = hyperparameter(0.005, "how far the target networks move at a step of the actor", low=0, high=1)
+    target_ema_rate: Scalar = hyperparameter(0.005, "how far a target network moves at a step", low=0, high=1)
     target_noise: Scalar = hyperparameter(0.2, "standard deviation of the noise that blurs the target action", low=0)
     target_noise_clip: Scalar = hyperparameter(0.5, "bound of that noise", low=0)
 
@@ -92,6 +96,7 @@ def gradients(
     actor: Any,
     steps_per_update: int,
     kernel_length: Scalar | None = None,
+    relabel: bool = False,
 ) -> Gradients:
     """Twin delayed learning from a memory of steps.
 
@@ -100,6 +105,7 @@ def gradients(
       actor: the network that learns with the critics, from joined features to actions, with `init` and `apply`.
       steps_per_update: most steps that a generation remembers.
       kernel_length: of `similarity`; with it, actor and critics are conditioned on descriptors.
+      relabel: the second half of a minibatch are the steps of the first under each other's descriptors, in reverse order.
 
     Raises:
       InputError: the memory cannot hold one generation.
@@ -115,6 +121,7 @@ def gradients(
         config.target_ema_rate,
         config.target_noise,
         config.target_noise_clip,
+        config.critic_targets,
     )
     joined_size = task.observation_size + (len(task.low) if conditioned else 0)
     sizes = (joined_size, joined_size, task.actions.size, 1, 1)
@@ -145,8 +152,19 @@ def gradients(
         valid = steps.valid & jnp.isfinite(numbers).all(-1) & (jnp.isfinite(achieved).all(-1) if conditioned else True)
         return remember(memory, rows.reshape(-1, sum(sizes)), valid.ravel())
 
+    def columns(rows: Float[Array, "batch width"]) -> list[Float[Array, "batch column"]]:
+        return jnp.split(rows, np.cumsum(sizes)[:-1], axis=-1)
+
+    def with_negatives(rows: Float[Array, "half width"]) -> Float[Array, "batch width"]:
+        observation, next_observation, action, reward, bootstrap = columns(rows)
+        achieved = observation[:, task.observation_size :]
+        asked = achieved[::-1]
+        others = [x.at[:, task.observation_size :].set(asked) for x in (observation, next_observation)]
+        scaled = similarity(achieved, asked, kernel_length)[:, None] * reward
+        return jnp.concatenate([rows, jnp.concatenate([*others, action, scaled, bootstrap], axis=-1)])[: config.batch_size]
+
     def as_sample(rows: Float[Array, "batch width"]) -> Sample:
-        observation, next_observation, action, reward, bootstrap = jnp.split(rows, np.cumsum(sizes)[:-1], axis=-1)
+        observation, next_observation, action, reward, bootstrap = columns(rows)
         weight, index = jnp.ones(len(rows)), jnp.zeros(len(rows), jnp.int32)
         bootstrap = config.discount * bootstrap[:, 0]
         next_observation = existing_successors(next_observation, observation, bootstrap == 0)
@@ -154,11 +172,13 @@ def gradients(
 
     def train(key: jax.Array, learning: Learning) -> tuple[Learning, Metrics]:
         index_key, learn_key = jax.random.split(key)
-        index = random_rows(index_key, learning.memory, config.critic_steps, config.batch_size)
+        number = math.ceil(config.batch_size / 2) if relabel else config.batch_size
+        index = random_rows(index_key, learning.memory, config.critic_steps, number)
 
         def step(learner: Learner, x: tuple[jax.Array, Array]) -> tuple[Learner, Metrics]:
             key, index = x
-            learner, _, metrics = learn(key, learner, as_sample(learning.memory.rows[index]))
+            rows = learning.memory.rows[index]
+            learner, _, metrics = learn(key, learner, as_sample(with_negatives(rows) if relabel else rows))
             return learner, metrics
 
         keys = jax.random.split(learn_key, config.critic_steps)

@@ -35,17 +35,27 @@ def reproducibility(
 
     Returns:
       `qd_score`, the sum of the new fitnesses over filled cells, which does not ask where they were earned;
-      `corrected_qd_score`, the score of a repertoire filled anew with what was achieved; and `descriptor_error`, the mean
-      distance from the stored to the new descriptor, in the task's units. With an actor the same, named `actor_...`.
+      `corrected_qd_score`, the score of a repertoire filled anew with what was achieved; `descriptor_error`, the mean
+      distance from the stored to the new descriptor, in the task's units; and `descriptor_error_in_cells`, the same of
+      descriptors scaled to [-1, 1], in sides of a square (cube, ...) as large as a cell is on average.
+
+      With an actor the same three times: `actor_...`; `centroid_actor_...`, which is told the cells' centroids, from which it
+      then errs, as in the released code; and `untold_actor_...`, which is told the centre of all descriptors at every cell:
+      what a policy measures that knows nothing of the repertoire.
     """
     task, repertoire = as_task("reproducibility", env, params), state.repertoire
     elite_key, actor_key = jax.random.split(key)
-    measured = _against(repertoire, elite_key, task, _elites(algorithm.config, task), repertoire.genotypes)
+    elites = _elites(algorithm.config, task)
+    measured = _against(repertoire, elite_key, task, elites, repertoire.genotypes, repertoire.descriptors)
     if isinstance(algorithm.config, DescriptorConditionedConfig):
         controller = network_controller(controller_network(task, _actor_sizes(algorithm.config)), task)
-        actors = jax.vmap(lambda d: _actor_for(algorithm.config, state, task, d))(repertoire.descriptors)
-        of_actor = _against(repertoire, actor_key, task, controller, actors)
-        measured |= {f"actor_{name}": value for name, value in of_actor.items()}
+        actors = jax.vmap(lambda d: _actor_for(algorithm.config, state, task, d))
+        of_actor = lambda told, wanted: _against(repertoire, actor_key, task, controller, actors(told), wanted)
+        centre = task.unnormalize(jnp.zeros_like(repertoire.descriptors))
+        told = jnp.stack([repertoire.descriptors, repertoire.centroids, centre])
+        wanted = jnp.stack([repertoire.descriptors, repertoire.centroids, repertoire.descriptors])
+        for name, values in jax.vmap(of_actor)(told, wanted).items():
+            measured |= {f"{actor}_{name}": values[i] for i, actor in enumerate(("actor", "centroid_actor", "untold_actor"))}
     return measured
 
 
@@ -70,17 +80,24 @@ def distilled_policy(
 
 
 def _against(
-    repertoire: Repertoire, key: jax.Array, task: Task, controller: Controller, genotypes: PyTree
+    repertoire: Repertoire,
+    key: jax.Array,
+    task: Task,
+    controller: Controller,
+    genotypes: PyTree,
+    wanted: Float[Array, "cell descriptor"],
 ) -> dict[str, Float[Array, ""]]:
-    """Score and descriptor error of one controller per cell against the repertoire's filled cells."""
+    """Scores, and errors from the descriptors that were wanted, of one controller for each of the repertoire's filled cells."""
     episodes = run_genotypes(key, task, controller, genotypes)
     empty = init_repertoire((), repertoire.centroids)
     anew, _ = add(empty, (), jnp.where(repertoire.filled, episodes.fitnesses, jnp.nan), episodes.descriptors)
-    distance = jnp.linalg.norm(episodes.descriptors - repertoire.descriptors, axis=-1)
+    missed_by = lambda scaled: jnp.linalg.norm(scaled(episodes.descriptors) - scaled(wanted), axis=-1)
+    cell_width = 2.0 * len(repertoire.centroids) ** (-1 / len(task.low))
     return {
         "qd_score": jnp.where(repertoire.filled, episodes.fitnesses, 0.0).sum(),
         "corrected_qd_score": score(anew)["qd_score"],
-        "descriptor_error": distance.mean(where=repertoire.filled),
+        "descriptor_error": missed_by(lambda descriptors: descriptors).mean(where=repertoire.filled),
+        "descriptor_error_in_cells": missed_by(task.normalize).mean(where=repertoire.filled) / cell_width,
     }
 
 

@@ -65,7 +65,7 @@ class Collected:
     def __init__(self, cell):
         self.config = configure("a2c", A2CConfig, SMALL | {"memory": cell, "num_steps": 12, "normalize_rewards": False})
         self.network = make_network("a2c", self.config, WALK, WALK.params())
-        actor = make_actor(self.config, WALK, WALK.params(), self.network)
+        self.actor = actor = make_actor(self.config, WALK, WALK.params(), self.network)
 
         def collect(key):
             learner = actor.init(key, lambda params: ())
@@ -100,6 +100,19 @@ def test_memories_recalled_are_the_memories_of_acting(collected):
     forgotten = jax.tree.map(jnp.zeros_like, e.carry)
     for carry, starts in ((e.carry, jnp.zeros_like(e.starts)), (forgotten, e.starts)):
         assert np.abs(recalled(params, carry, starts)[0] - e.log_prob).max() > 0.003
+
+
+def test_a_policy_that_acts_alone_remembers_as_in_a_rollout(collected):
+    """From the observations of an environment, until its episode ends: the memories with which the rollout's steps began."""
+    policy, t = collected.actor.policy(collected.learner), collected.transitions
+    act = quick_jit(lambda observation, carry: policy.act(policy.params, KEY, observation, carry)[1])
+    env = int(np.argmax(np.asarray(t.done).argmax(0)))  # where the first end is the latest
+    end = int(np.asarray(t.done)[:, env].argmax())
+    assert end > 1
+    carry = row(t.extras.carry, 0, env)
+    for time in range(end):
+        carry = act(t.observation[time, env], carry)
+        assert_close(carry, row(t.extras.carry, time + 1, env), rtol=1e-4, atol=1e-5)
 
 
 def test_values_of_successors_remember_the_step_before(collected):

@@ -259,6 +259,26 @@ def optax_follow(target, params, rate):
     return jax.tree.map(lambda old, new: (1 - rate) * old + rate * new, target, params)
 
 
+@pytest.mark.parametrize("name", ["sac_discrete", "soft_option_critic"])
+def test_the_temperature_rises_while_entropy_is_below_its_target(name):
+    """Adam's first step is the learning rate, upwards below a target that no policy reaches, else downwards."""
+    scales = jnp.array([3.0, -3.0]) if name == "sac_discrete" else jnp.array([100.0, -100.0])
+
+    def step(scale):
+        algorithm = small(name, gradient_steps=1, learning_starts=2, learning_rate=0.01, target_entropy_scale=scale)
+        before = algorithm.init(KEY)
+        return algorithm.update(before)[0].learner.log_temperature - before.learner.log_temperature
+
+    np.testing.assert_allclose(quick_jit(jax.vmap(step))(scales), [0.01, -0.01], rtol=1e-3)
+
+
+def test_critics_that_judge_together_begin_with_values_of_their_own():
+    for name in ("sac_discrete", "td3"):
+        critics = quick_jit(small(name).init)(KEY).learner.critics
+        kernels = [leaf for leaf in jax.tree.leaves(critics) if leaf.ndim > 2]
+        assert all((leaf[0] != leaf[1]).any() for leaf in kernels)
+
+
 # --- Soft actor-critic and mixtures -------------------------------------------------------------------------------------
 
 

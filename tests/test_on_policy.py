@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from checks import assert_close, quick_jit, row
-from environments import Box, Cycle, Discrete, Recall, Walk
+from environments import Box, Cycle, Discrete, Walk
 
 import jaxpg
 from jaxpg.algorithm import InputError, configure
@@ -181,23 +181,6 @@ def test_minibatches_of_sequences_begin_with_their_own_memories(cell):
     metrics = quick_jit(second_update)(KEY)
     assert abs(metrics["approximate_kl"]) < 1e-6
     assert metrics["clip_fraction"] == 0
-
-
-@pytest.mark.parametrize(("memory", "solves"), [("gru", True), ("none", False)])
-@pytest.mark.parametrize("name", ["ppo", "a2c"])
-def test_a_sign_shown_three_steps_ago_is_recalled_with_a_memory_only(name, memory, solves):
-    env, params = Recall(), Recall().params(4)
-    sizes = {"num_envs": 32, "num_steps": 8, "hidden_sizes": (16,), "total_steps": 60 * 256}
-    sizes |= {"memory_size": 16} if memory != "none" else {}
-    sizes |= {"num_epochs": 4, "num_minibatches": 4} if name == "ppo" else {"normalize_rewards": False}
-    algorithm = jaxpg.make(name, env, params, memory=memory, learning_rate=5e-3, **sizes)
-
-    def run(key):
-        state, _ = jaxpg.train(algorithm, key)
-        return jaxpg.evaluate(algorithm.policy(state), env, params, key, 64).mean()
-
-    score = quick_jit(run)(KEY)
-    assert score > 0.95 if solves else abs(score) < 0.5
 
 
 # --- Spaces ------------------------------------------------------------------------------------------------------------

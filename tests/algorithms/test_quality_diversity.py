@@ -255,11 +255,11 @@ def test_a_memory_too_small_for_a_generation_is_refused(name):
 
 
 def test_improvements_are_ranked_discoveries_first():
-    """Two discoveries by fitness, two improvements by how much, one that is worse, one without a fitness."""
+    """Two discoveries by fitness, two improvements by how much (4 and 3), one that is worse, one without a fitness."""
     fitnesses = jnp.array([5.0, 1.0, jnp.nan, 2.0, 7.0, -3.0])
-    elites = jnp.array([4.5, -jnp.inf, -jnp.inf, 3.0, 4.0, -jnp.inf])
+    elites = jnp.array([1.0, -jnp.inf, -jnp.inf, 3.0, 4.0, -jnp.inf])
     ranks, improves = quick_jit(improvement_ranks)(fitnesses, elites)
-    np.testing.assert_array_equal(ranks, [3, 0, 5, 4, 2, 1])
+    np.testing.assert_array_equal(ranks, [2, 0, 5, 4, 3, 1])
     np.testing.assert_array_equal(improves, [True, True, False, False, True, True])
 
 

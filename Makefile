@@ -4,7 +4,7 @@ BIN := .venv/bin
 # One thread of XLA's for each worker: small programs run no faster on more.
 TEST := NPROC=1 $(BIN)/pytest -n 2
 
-.PHONY: install demo test test-environments test-flags test-faults lint notebooks bench-smoke lock clean
+.PHONY: install demo test test-environments test-flags test-faults test-mutants lint notebooks bench-smoke lock clean
 
 install: .venv/installed
 
@@ -44,6 +44,10 @@ test-flags: install
 # Processes killed, files damaged, disks full, odd input: tiny runs and sweeps survive them; takes up to twenty minutes.
 test-faults: install
 	$(BIN)/python tests/faults.py
+
+# Mistakes are planted in a copy, one by one, and its tests must notice each; takes the better part of an hour.
+test-mutants: install
+	$(BIN)/python tests/mutants.py
 
 # Executes the notebooks afresh, without writing to them; takes minutes.
 notebooks: install

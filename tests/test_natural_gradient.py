@@ -95,6 +95,21 @@ def test_the_line_search_shortens_until_the_objective_rises():
     np.testing.assert_allclose(step.params["x"], rises[0] * full, rtol=1e-4)
 
 
+def test_the_line_search_shortens_until_the_bound_is_kept():
+    """x'Hx / 2 + 5 |x|^4 bends as x'Hx / 2 at the start: the full step, on the bound of the latter, is far beyond."""
+    divergence = lambda x: 0.5 * x @ HESSIAN @ x + 5 * jnp.square(jnp.sum(jnp.square(x)))
+    search = lambda x: natural_gradient_step(
+        lambda x: SLOPE @ x, divergence, x, max_divergence=0.5, damping=0.0, backtrack_ratio=0.5
+    )
+    step = quick_jit(search)(jnp.zeros(2))
+    direction = np.linalg.solve(HESSIAN, SLOPE)
+    full = np.sqrt(1 / (SLOPE @ direction)) * direction
+    kept = [f for f in 0.5 ** np.arange(11) if divergence(f * full) <= 0.5]
+    assert step.fraction == kept[0] < 1
+    np.testing.assert_allclose(step.params, kept[0] * full, rtol=1e-4)
+    np.testing.assert_allclose(step.divergence, divergence(kept[0] * full), rtol=1e-4)
+
+
 def test_parameters_stay_when_nothing_improves():
     spike = lambda p: SLOPE @ p["x"] - 1e9 * jnp.sum(jnp.square(p["x"]))  # rises only closer than the search looks
     for objective in (spike, lambda p: 0.0 * p["x"].sum()):  # and a stationary point

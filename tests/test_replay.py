@@ -85,14 +85,15 @@ def test_returns_over_n_steps_equal_brute_force(seed, n_step, length):
 
 
 def test_every_step_is_drawn_equally_often():
-    past = history(23, 3)
-    buffer = filled(past, capacity=30)
-    drawn = sample(jax.random.key(0), buffer, 60_000, DISCOUNT, 3)
-    counts = np.bincount(np.asarray(drawn.row * 3 + drawn.env), minlength=30).reshape(10, 3)
-    # 23 rows were written into 10: rows 13 to 22, of which 21 and 22 have no two successors.
+    past = history(23, 4)
+    buffer = filled(past, capacity=40)
+    drawn = sample(jax.random.key(0), buffer, 64_000, DISCOUNT, 3)
+    counts = np.bincount(np.asarray(drawn.row * 4 + drawn.env), minlength=40).reshape(10, 4)
+    # 23 rows were written into 10: rows 13 to 22, of which 21 and 22 have no two successors. Of eight rows and four columns
+    # half of the steps would be missing if one number chose both.
     possible = counts[[t % 10 for t in range(13, 21)]]
-    assert possible.sum() == 60_000
-    np.testing.assert_allclose(possible, 60_000 / 24, rtol=0.08)
+    assert possible.sum() == 64_000
+    np.testing.assert_allclose(possible, 64_000 / 32, rtol=0.08)
 
 
 @pytest.mark.parametrize("garbage", [np.nan, np.inf])

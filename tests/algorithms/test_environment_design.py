@@ -20,8 +20,9 @@ from jaxpg.algorithms.environment_design.measures import (
     returns_on_levels,
     statistics_of,
 )
-from jaxpg.algorithms.environment_design.paired import Building
+from jaxpg.algorithms.environment_design.paired import Building, paid
 from jaxpg.experiment.checkpoints import from_host, to_host
+from jaxpg.rollout import Transition
 from jaxpg.spaces import observation_encoder, observation_size
 from jaxpg_envs.cave_escape import cave_escape
 from jaxpg_envs.levels import CaveLevel, level_set
@@ -168,6 +169,7 @@ def play(slots, num_envs=4, **fields):
 @pytest.mark.parametrize("keeps", [True, False])
 def test_levels_are_played_from_their_own_starts(keeps):
     """Row i meets the levels of its slots, each for one episode from a fresh start; of a single one, to the end."""
+    np.testing.assert_array_equal(own_slots(4, 2)[:, 0], [2, 3, 4, 5])
     slots = own_slots(4, 2) if keeps else jax.random.randint(KEY, (4, 16), 0, NUM_LEVELS, jnp.int32)
     t, outcome = play(slots)
     done = np.asarray(t.done)
@@ -394,6 +396,9 @@ def test_paired_pays_the_adversary_the_regret():
     assert differs(run[1].antagonist.params, run[0].antagonist.params)
     assert differs(run[1].adversary.params, run[0].adversary.params)
     assert all(metrics["regret"] > -1 for metrics in rows)
+    nothing, end = jnp.zeros((3, 2)), jnp.zeros((3, 2), bool).at[2].set(True)
+    steps = Transition(nothing, nothing, nothing, end, jnp.zeros_like(end), nothing, ())
+    assert paid(steps, jnp.array([0.5, -0.25])).reward.tolist() == [[0, 0], [0, 0], [0.5, -0.25]]
 
 
 # --- DRED ---------------------------------------------------------------------------------------------------------------

@@ -72,9 +72,9 @@ SOLVE = {
 }
 
 
-def learned_values(name, seed, action_values, spread=2.0, **fields):
+def learned_values(name, seed, action_values, spread=2.0, time_limit=3, **fields):
     """Q of every state after learning from random actions (for PQN and DQN) with a table in place of a network."""
-    params = TABLE.params(seed, spread=spread)
+    params = TABLE.params(seed, time_limit, spread)
     algorithm = jaxpg.make(name, TABLE, params, discount=0.8, **fields)
     state, _ = quick_jit(lambda key: advance(algorithm.update, algorithm.init(key), algorithm.num_updates))(KEY)
     return np.asarray(action_values(state, jnp.eye(TABLE.num_states))), params
@@ -102,10 +102,11 @@ def test_qr_dqn_solves_a_table():
 
 
 def test_pqn_solves_a_table():
+    """Within episodes so long that most values of successors are those at which the next action was chosen."""
     network = DiscreteActionValues(2, (), layer_norm=True)
     fields = {"num_envs": 64, "num_steps": 8, "num_minibatches": 4, "num_epochs": 1, "hidden_sizes": (), "reward_scale": 1.0}
     fields |= {"epsilon_start": 1.0, "epsilon_end": 1.0, "learning_rate": 2e-2, "trace_lambda": 0.0, "total_steps": 200_000}
-    values, params = learned_values("pqn", 1, lambda state, x: network.apply(state.params, x), **fields)
+    values, params = learned_values("pqn", 1, lambda state, x: network.apply(state.params, x), time_limit=40, **fields)
     np.testing.assert_allclose(values, TABLE.exact_values(params, 0.8), atol=0.06)
 
 
@@ -271,6 +272,26 @@ def test_noise_lasts_as_long_as_it_is_told_to_and_starts_anew_with_an_episode(na
 
 def optax_follow(target, params, rate):
     return jax.tree.map(lambda old, new: (1 - rate) * old + rate * new, target, params)
+
+
+@pytest.mark.parametrize("name", ["sac_discrete", "soft_option_critic"])
+def test_the_temperature_rises_while_entropy_is_below_its_target(name):
+    """Adam's first step is the learning rate: upwards below a target that no policy reaches, downwards above one of 0."""
+    scales = jnp.array([3.0, 0.0]) if name == "sac_discrete" else jnp.array([100.0, 0.0])
+
+    def step(scale):
+        algorithm = small(name, gradient_steps=1, learning_starts=2, learning_rate=0.01, target_entropy_scale=scale)
+        before = algorithm.init(KEY)
+        return algorithm.update(before)[0].learner.log_temperature - before.learner.log_temperature
+
+    np.testing.assert_allclose(quick_jit(jax.vmap(step))(scales), [0.01, -0.01], rtol=1e-3)
+
+
+def test_critics_that_judge_together_begin_with_values_of_their_own():
+    for name in ("sac_discrete", "td3"):
+        critics = quick_jit(small(name).init)(KEY).learner.critics
+        kernels = [leaf for leaf in jax.tree.leaves(critics) if leaf.ndim > 2]
+        assert all((leaf[0] != leaf[1]).any() for leaf in kernels)
 
 
 # --- Soft actor-critic and mixtures -------------------------------------------------------------------------------------

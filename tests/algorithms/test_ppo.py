@@ -121,6 +121,9 @@ def test_masked_steps_teach_nothing(walker):
     other_successor = walker.transitions._replace(next_observation=shifted)
     config = configure("ppo", PPOConfig, {"time_limit": "mask", "normalize_rewards": False, **rates(), **TINY})
     masked = make_parts(config, WALK, WALK.params(), network_of(config))
+    _, e = quick_jit(masked.appraise)(walker.state.learner, walker.transitions)
+    differences = e.reward + config.discount * jnp.where(e.terminated, 0.0, e.next_value) - e.value
+    np.testing.assert_allclose(differences[cut], 0.0, atol=1e-6)
     masked_learn = quick_jit(masked.learn)
     learn = lambda transitions: masked_learn(KEY, walker.state.learner, transitions)[0].params
     assert_same(learn(other_reward), learn(walker.transitions))

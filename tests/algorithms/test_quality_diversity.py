@@ -27,7 +27,7 @@ from jaxpg.algorithms.quality_diversity.episodes import (
 )
 from jaxpg.algorithms.quality_diversity.gradients import similarity
 from jaxpg.algorithms.quality_diversity.me_es import NEIGHBOURS, ascent_direction, elite_probabilities, novelty
-from jaxpg.algorithms.quality_diversity.memory import init_memory, random_rows, remember
+from jaxpg.algorithms.quality_diversity.memory import grow_memory, init_memory, random_rows, remember
 from jaxpg.algorithms.quality_diversity.repertoire import (
     add,
     init_repertoire,
@@ -225,6 +225,14 @@ def test_a_memory_that_was_written_for_ages_stays_within_its_rows():
         assert set(np.unique(drawn)) == set(range(5))
 
 
+def test_a_grown_memory_goes_on_where_it_was():
+    """As one that was large from the beginning."""
+    memories = init_memory(4, 1), init_memory(7, 1)
+    write = lambda memory, start: REMEMBER(memory, jnp.arange(start, start + 3.0)[:, None], jnp.array([True, False, True]))
+    small, large = (write(write(memory, 1), 4) for memory in memories)
+    assert_same(write(grow_memory(small, 7), 7), write(large, 7))
+
+
 @pytest.mark.parametrize("lost", [[np.nan, 0.5], [0.5, np.inf]])
 def test_who_has_no_finite_descriptor_does_not_get_in(lost):
     descriptors = jnp.array([lost, [0.5, 0.5]])
@@ -248,11 +256,11 @@ def test_a_memory_too_small_for_a_generation_is_refused(name):
 
 
 def test_improvements_are_ranked_discoveries_first():
-    """Two discoveries by fitness, two improvements by how much, one that is worse, one without a fitness."""
+    """Two discoveries by fitness, two improvements by how much (4 and 3), one that is worse, one without a fitness."""
     fitnesses = jnp.array([5.0, 1.0, jnp.nan, 2.0, 7.0, -3.0])
-    elites = jnp.array([4.5, -jnp.inf, -jnp.inf, 3.0, 4.0, -jnp.inf])
+    elites = jnp.array([1.0, -jnp.inf, -jnp.inf, 3.0, 4.0, -jnp.inf])
     ranks, improves = quick_jit(improvement_ranks)(fitnesses, elites)
-    np.testing.assert_array_equal(ranks, [3, 0, 5, 4, 2, 1])
+    np.testing.assert_array_equal(ranks, [2, 0, 5, 4, 3, 1])
     np.testing.assert_array_equal(improves, [True, True, False, False, True, True])
 
 
@@ -437,7 +445,7 @@ def test_an_open_loop_genotype_is_the_actions():
 
 def test_an_actor_specialised_is_the_conditioned_actor():
     network = controller_network(TASK, (7, 3))
-    actor = network.init(KEY, jnp.zeros(5 + 2))
+    actor = jax.tree.map(lambda x: x + 0.1, network.init(KEY, jnp.zeros(5 + 2)))  # biases too
     features, descriptors = jax.random.normal(KEY, (9, 5)), jax.random.normal(KEY, (9, 2))
     folded = jax.vmap(specialize, (None, 0))(actor, descriptors)
     np.testing.assert_allclose(
@@ -461,21 +469,25 @@ def test_similarity_is_one_at_the_target_and_falls_with_distance():
 ABLATIONS = ("no_actor_episodes", "relabelled_negatives", "unconditioned_actor")
 
 
-@pytest.fixture(scope="module")
-def runs():
-    """Each algorithm after 0 to 4 generations, and the last one's repertoire run again."""
-    found = {}
-    for name in NAMES:
+class Runs(dict):
+    """Each algorithm, once it is asked for, after 0 to 4 generations, and the last one's repertoire run again."""
+
+    def __missing__(self, name):
         algorithm = small(name)
         init, update = quick_jit(algorithm.init), quick_jit(algorithm.update)
         states = [init(KEY)]
         for _ in range(4):
             state, metrics = update(states[-1])
             states.append(state)
-        measure = quick_jit(lambda state, algorithm=algorithm: reproducibility(KEY, algorithm, CLIFF, PARAMS, state))
+        measure = quick_jit(lambda state: reproducibility(KEY, algorithm, CLIFF, PARAMS, state))
         run = {"algorithm": algorithm, "states": states, "metrics": metrics, "update": update, "again": measure(states[-1])}
-        found[name] = SimpleNamespace(**run)
-    return found
+        self[name] = SimpleNamespace(**run)
+        return self[name]
+
+
+@pytest.fixture(scope="module")
+def runs():
+    return Runs()
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -50,10 +50,12 @@ def test_the_check_finds_a_key_that_is_used_twice():
     ("name", "fields"), CASES, ids=[" ".join([name, *map(str, fields.values())]) for name, fields in CASES]
 )
 def test_every_draw_of_an_algorithm_has_a_key_of_its_own(name, fields):
+    """Within the first state, and within two updates in a row."""
     algorithm = make(name, **fields)
     check_key_reuse(algorithm.init, KEY)
     state = jax.eval_shape(algorithm.init, KEY)
-    check_key_reuse(algorithm.update, state)
+    update = jax.jit(algorithm.update)  # traced once
+    check_key_reuse(lambda state: update(update(state)[0]), state)
 
 
 @pytest.mark.parametrize("name", ["ppo", "pmoe_ppo"])

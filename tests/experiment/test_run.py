@@ -17,6 +17,7 @@ import jaxpg_envs
 from jaxpg.algorithm import InputError
 from jaxpg.experiment import Run, RunError, evaluate_run, load, run
 from jaxpg.experiment.checkpoints import digest, to_host
+from jaxpg.experiment.evaluation import evaluation_keys
 
 
 def strict_json(text):
@@ -70,6 +71,13 @@ def test_the_metrics_are_those_of_every_update(finished_run):
             present = weights[seed] > 0
             mean = np.average(pair["episode_return"][seed][present], weights=weights[seed][present])
             assert row["episode_return"][seed] == pytest.approx(mean, rel=1e-4)
+
+
+def test_evaluations_have_keys_of_their_own():
+    """None of them is an agent's, whatever the number of seeds."""
+    for num_seeds in (1, 2, 5):
+        keys = jnp.concatenate([jax.random.split(jax.random.key(3), num_seeds), evaluation_keys(3, num_seeds)])
+        assert len(np.unique(jax.random.key_data(keys), axis=0)) == 2 * num_seeds
 
 
 def test_tensorboard_shows_the_same(finished_run):

@@ -51,6 +51,9 @@ def test_clipped_surrogate_by_hand():
     # per action min(ratio * A, clipped * A): the pessimistic one of the two
     objective = [0.5 * 3, 0.8 * -3, 1.1 * 3, 1.1 * -3, 1.2 * 3, 2.0 * -3]
     np.testing.assert_allclose(loss, -np.mean(objective), rtol=1e-6)
+    # Each alone: their mean is the same with all ratios upside down.
+    alone = jax.vmap(lambda *arrays: clipped_surrogate(*arrays, 0.2))(LOG_PROB, BEHAVIOUR, ADVANTAGES)
+    np.testing.assert_allclose(alone, -np.array(objective), rtol=1e-6)
 
 
 def test_clipped_surrogate_has_no_gradient_where_it_clips_and_only_there():

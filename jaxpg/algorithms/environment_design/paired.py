@@ -30,7 +30,7 @@ from jaxpg.algorithms.online import ppo
 from jaxpg.algorithms.online.ppo import PPOConfig
 from jaxpg.counting import increment, init_count
 from jaxpg.on_policy import Learner, make_network
-from jaxpg.rollout import init_rollout, nonfinite_metrics
+from jaxpg.rollout import Transition, init_rollout, nonfinite_metrics
 from jaxpg_envs.levels import WALL
 
 NOISE_SIZE = 50  # of the random vector
@@ -118,6 +118,11 @@ class Building:
         return jnp.concatenate([walls, goal, start, jax.nn.one_hot(state.time, self._num_steps + 1), state.noise])
 
 
+def paid(steps: Transition, regret: Float[Array, " env"]) -> Transition:
+    """The steps of building levels, the last of each paid the level's regret, all others nothing."""
+    return steps._replace(reward=jnp.where(steps.done, regret, 0.0))
+
+
 @register(
     "paired",
     PAIREDConfig,
@@ -166,10 +171,9 @@ def paired(config: PAIREDConfig, env: Any, params: PyTree) -> Algorithm:
         played, outcome, metrics = student.play(keys[0], state.learner, levels, slots)
         rival_played, rival_outcome, _ = student.play(keys[1], state.antagonist, levels, slots)
         regret = scores.regret(rival_outcome.episodes, outcome.episodes)
-        steps = steps._replace(reward=jnp.where(steps.done, regret, 0.0))
         learner, learning = student.learn(keys[2], state.learner, played)
         antagonist, rival_learning = student.learn(keys[3], state.antagonist, rival_played)
-        builder, building_metrics = adversary.learn(learn_key, state.adversary, steps)
+        builder, building_metrics = adversary.learn(learn_key, state.adversary, paid(steps, regret))
         metrics |= learning | {"regret": regret.mean(), "adversary_entropy": building_metrics["entropy"]}
         metrics |= {"antagonist_parameter_norm": rival_learning["parameter_norm"]} | nonfinite_metrics(played, rival_played)
         return PAIREDState(key, learner, antagonist, builder, increment(state.updates)), metrics

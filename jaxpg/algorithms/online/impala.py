@@ -37,7 +37,7 @@ from jaxpg.rollout import RolloutState, Transition
 class IMPALAConfig(JointConfig):
     """Hyperparameters of IMPALA."""
 
-    num_steps: int = static(20, "steps per environment and update")
+    num_steps: int = static(5, "steps per environment and update")
     policy_lag: int = static(1, "updates by which the acting policy is older than the learner's", low=0)
     learning_rate: Scalar = hyperparameter(6e-4, "step size of Adam", low=0)
     entropy_coefficient: Scalar = hyperparameter(0.01, "weight of the entropy bonus", low=0)

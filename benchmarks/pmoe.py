@@ -41,7 +41,7 @@ PPO_SMALL = {"num_envs": 64, "num_steps": 32, "num_epochs": 4}
 PPO_LARGE = {"num_envs": 2048, "num_steps": 16, "num_minibatches": 32, "num_epochs": 4}
 SAC_LARGE = {"num_envs": 128, "gradient_steps": 16, "learning_starts": 10_000}
 PPO_TASKS = {
-    "smoke": [Task("Pendulum-v1", 40_000)],
+    "smoke": [Task("Pendulum-v1", 40_000, hyperparameters={"num_envs": 16})],
     "small": [Task("brax/hopper", 1_000_000, None, SPRING, PPO_SMALL)],
     "full": [Task(f"brax/{name}", 50_000_000, None, SPRING, PPO_LARGE) for name in SIX],
 }

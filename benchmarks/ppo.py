@@ -7,7 +7,16 @@ not tables. Scores of RL Zoo are those of settings tuned for the task, one seed.
 MountainCar, on which nobody arrives by chance, has the settings published with gymnax (gymnax-blines): 64 epochs, and a rate
 that falls to a tenth within the first tenth of the run, here update by update, there step by step.
 
-How sure the defaults are: of 32 seeds on CartPole after 100,000 steps, the share that reaches 475.
+How sure the defaults are: of 32 seeds on CartPole after 100,000 steps, the share that reaches 475. It is why there are 8
+environments and not 16: they make twice as many updates of the same steps. Whether values are clipped makes no difference that
+these seeds show. Mean return, its standard error, and how many seeds reached the target (4 of the last two tasks):
+
+    steps, task                              16, clipped            8, clipped             8, not clipped
+    100,000 CartPole-v1                      482.7 +- 8.6, 27/32    500.0 +- 0.0, 64/64    499.9 +- 0.1, 64/64
+    100,000 Acrobot-v1                       -83.2 +- 0.8, 31/32    -82.9 +- 0.6, 32/32    -83.8 +- 0.9, 32/32
+    200,000 Pendulum-v1                      -165.7 +- 3.8, 31/32   -164.2 +- 4.7, 29/32   -164.3 +- 4.4, 29/32
+    200,000 Breakout-MinAtar                 10.4 +- 1.2            10.7 +- 2.3            10.5 +- 2.6
+    100,000 brax/inverted_double_pendulum    1210 +- 88             2022 +- 322            1440 +- 180
 """
 
 import tempfile
@@ -73,5 +82,5 @@ def _share(summary: dict[str, Any]) -> dict[str, Any]:
     interval = scipy.stats.binomtest(int((returns >= SHORT.target).sum()), MANY).proportion_ci()
     share, null = (float((x >= SHORT.target).mean()) for x in (returns, untrained))
     text = f"ppo on {SHORT.env} after {summary['total_steps']:,} steps: share of {MANY} seeds that reach {SHORT.target}"
-    expected = above(BEFORE / MANY, f" ({BEFORE} of {MANY}, with clipped values)")
+    expected = above(BEFORE / MANY, f" ({BEFORE} of {MANY}: 16 environments)")
     return claim(text, PAPER, share, expected, null=null, interval=(interval.low, interval.high))

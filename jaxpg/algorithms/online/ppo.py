@@ -54,6 +54,7 @@ KL_HELP = "weight of the KL penalty"
 class PPOConfig(JointConfig):
     """Hyperparameters; one default for discrete and continuous actions."""
 
+    num_envs: int = static(8, "environments stepped side by side")
     num_epochs: int = static(10, "passes over the batch per update")
     num_minibatches: int = static(8, "gradient steps per pass")
     chunk_size: int = static(0, CHUNK_HELP, low=0, needs={"memory": ("none",)})

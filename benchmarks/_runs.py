@@ -12,13 +12,14 @@ from jaxpg.experiment.statistics import interquartile_mean
 
 
 class Task(NamedTuple):
-    """An environment, how long to train, the return to reach if one is expected, and settings."""
+    """An environment, how long to train, the return to reach if one is expected, settings, and what others reached."""
 
     env: str
     steps: int
     target: float | None = None
     env_options: dict[str, Any] | None = None
     hyperparameters: dict[str, Any] | None = None
+    reference: str = ""
 
 
 def train(folder: Path, algorithm: str, task: Task, num_seeds: int) -> dict[str, Any]:
@@ -38,9 +39,13 @@ def train(folder: Path, algorithm: str, task: Task, num_seeds: int) -> dict[str,
 
 
 def score_claim(algorithm: str, paper: str, task: Task, summary: dict[str, Any]) -> dict[str, Any]:
-    """That a run reached the task's target or, where it has none, is above all that the untrained policies' interval holds."""
+    """That a run reached the task's target or, where it has none, is above all that the untrained policies' interval holds.
+
+    The latter is for size smoke, and says little: among a few deterministic policies that have not learned, one is lucky.
+    """
     score, interval = estimate(interquartile_mean, summary["returns"])
     null = null_of(interquartile_mean, summary["initial_returns"])
-    expected = above_all(null, " (untrained)") if task.target is None else at_least(task.target)
+    reference = f" ({task.reference})" if task.reference else ""
+    expected = above_all(null, " (untrained)") if task.target is None else at_least(task.target, reference)
     text = f"{algorithm} on {task.env} after {summary['total_steps']:,} steps: interquartile mean of the return"
     return claim(text, paper, score, expected, null=null, interval=interval)

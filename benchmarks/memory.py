@@ -18,7 +18,7 @@ SYSTEMS = {"ppo": "ppo with", "a2c": "a2c with"}
 PAPER = "bsuite (Osband et al. 2020) and folklore: memory is needed here"
 SEEDS = {"smoke": 2, "small": 8, "full": 10}
 PPO = {"num_envs": 16, "num_steps": 64, "num_epochs": 4, "num_minibatches": 4, "learning_rate": 1e-3}
-A2C = {"num_envs": 32, "num_steps": 16, "learning_rate": 3e-3}
+A2C = {"num_envs": 32, "num_steps": 16, "learning_rate": 3e-3, "value_coefficient": 0.5, "entropy_coefficient": 0.01}
 MEMORIES: dict[str, dict[str, Any]] = {"gru": {"memory": "gru", "memory_size": 32}, "none": {"memory": "none"}}
 
 

@@ -25,6 +25,7 @@ OURS = {
     "num_steps": 128,
     "num_epochs": 4,
     "num_minibatches": 8,
+    "clip_values": True,
     "learning_rate": 5e-4,
     "anneal_learning_rate": False,
     "discount": 0.999,

@@ -23,6 +23,7 @@ OURS = {
     "num_steps": 32,
     "num_epochs": 8,
     "num_minibatches": 8,
+    "clip_values": True,
     "learning_rate": 5e-4,
     "discount": 0.97,
     "anneal_learning_rate": False,

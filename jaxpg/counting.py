@@ -7,7 +7,7 @@ back as far as nobody notices: what is past stays past, remainders and differenc
 import math
 
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, ScalarLike
 
 LARGE = 2**30
 
@@ -56,6 +56,11 @@ def fraction(count: Int[Array, "*digit"], total: int) -> Float[Array, ""]:
     if count.ndim > 0:
         number = number[0] * LARGE + number[1]
     return jnp.minimum(number / float(total), 1.0)
+
+
+def falling(start: ScalarLike, end: ScalarLike, progress: ScalarLike, share: ScalarLike) -> Float[Array, ""]:
+    """Linearly from `start` to `end` over the first `share` of a run, whose progress is from 0 to 1; then `end`."""
+    return start + jnp.minimum(progress / jnp.maximum(share, 1e-8), 1.0) * (end - start)
 
 
 def divisors(number: int) -> list[int]:

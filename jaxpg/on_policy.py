@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool, Float, PyTree
 
 from jaxpg import losses
 from jaxpg.algorithm import LARGEST, LONGEST, MOST_UNITS, Algorithm, InputError, Metrics, Policy, Scalar, hyperparameter, static
-from jaxpg.counting import divisors, fraction, increment, init_count
+from jaxpg.counting import divisors, falling, fraction, increment, init_count
 from jaxpg.errors import name_of
 from jaxpg.gradient_descent import descend, global_norm
 from jaxpg.networks import (
@@ -62,6 +62,10 @@ from jaxpg.transforms import any_in_batch
 
 TIME_LIMIT_HELP = "at a time limit: use the final observation's value, treat it as an end of the task, or drop the step"
 MEMORY = {"memory": ("gru", "lstm")}
+ANNEAL_HELP = "let the learning rate fall linearly over total_steps"
+ANNEALING_HELP = "part of the run in which the learning rate falls"
+RATE_END_HELP = "step size in the end"
+ANNEALED = {"anneal_learning_rate": (True,)}
 ENCODER_HELP = "a dense layer in front of the memory, if there is one, or 16 filters of 3 x 3 over the image that is observed"
 
 
@@ -82,8 +86,10 @@ class OnPolicyConfig:
     time_limit: Literal["bootstrap", "terminal", "mask"] = static("bootstrap", TIME_LIMIT_HELP)
     normalize_observations: bool = static(True, "divide observations by their running standard deviation")
     normalize_rewards: bool = static(True, "divide rewards by the running standard deviation of returns")
-    anneal_learning_rate: bool = static(True, "let the learning rate fall linearly to zero over total_steps")
+    anneal_learning_rate: bool = static(True, ANNEAL_HELP)
     learning_rate: Scalar = hyperparameter(3e-4, "step size", low=0)
+    annealing_fraction: Scalar = hyperparameter(1.0, ANNEALING_HELP, low=0, high=1, needs=ANNEALED)
+    learning_rate_end: Scalar = hyperparameter(0.0, RATE_END_HELP, low=0, needs=ANNEALED)
     discount: Scalar = hyperparameter(0.99, "gamma", low=0, high=1)
     entropy_coefficient: Scalar = hyperparameter(0.0, "weight of the entropy bonus", low=0)
     max_gradient_norm: Scalar = hyperparameter(0.5, "gradients are scaled down to this global norm", low=0)
@@ -359,7 +365,7 @@ def values_of_successors(
 
 
 def scale_by_learning_rate(config: Any, gradient_steps_per_update: int) -> optax.GradientTransformation:
-    """The last part of an optimiser: the learning rate is constant, or falls linearly to zero over the run's updates."""
+    """The last part of an optimiser: the learning rate is constant, or falls linearly over some of the run's updates."""
     if not config.anneal_learning_rate:
         return optax.scale_by_learning_rate(config.learning_rate)
     num_updates = math.ceil(config.total_steps / (config.num_envs * config.num_steps))
@@ -376,8 +382,8 @@ def scale_by_learning_rate(config: Any, gradient_steps_per_update: int) -> optax
         is_number = state.count.ndim == 0
         # Of so many gradient steps that they do not fit into a number, one update's are next to none.
         made = (state.count // gradient_steps_per_update, num_updates) if is_number else (state.count, num_gradient_steps)
-        step_size = -config.learning_rate * (1.0 - fraction(*made))
-        changes = jax.tree.map(lambda x: jnp.asarray(step_size, x.dtype) * x, changes)
+        rate = falling(config.learning_rate, config.learning_rate_end, fraction(*made), config.annealing_fraction)
+        changes = jax.tree.map(lambda x: jnp.asarray(-rate, x.dtype) * x, changes)
         return changes, optax.ScaleByScheduleState(increment(state.count))
 
     return optax.GradientTransformation(init, update)

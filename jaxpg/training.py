@@ -25,7 +25,7 @@ def train(algorithm: Algorithm, key: jax.Array, num_updates: int | None = None, 
 
     Raises:
       InputError: `num_updates` is no positive whole number that 32 bits hold, is too small to learn anything, or goes beyond
-        the run's end although the learning rate is annealed to zero there.
+        the run's end although the learning rate has fallen to its end there.
     """
     num_updates = algorithm.num_updates if num_updates is None else num_updates
     num_updates = whole_number("num_updates", num_updates, 1, LARGEST)
@@ -33,7 +33,7 @@ def train(algorithm: Algorithm, key: jax.Array, num_updates: int | None = None, 
     if num_updates > algorithm.num_updates and getattr(algorithm.config, "anneal_learning_rate", False):
         raise InputError(
             f"num_updates = {num_updates}, but after {algorithm.num_updates}, the end of the run of total_steps = "
-            f"{algorithm.config.total_steps}, the learning rate is zero: make the algorithm with total_steps = "
+            f"{algorithm.config.total_steps}, the learning rate has fallen to its end: make the algorithm with total_steps = "
             f"{num_updates * algorithm.env_steps_per_update}, or with anneal_learning_rate = False"
         )
     return _train(algorithm.init, algorithm.update, num_updates, key, data)

@@ -242,7 +242,7 @@ def test_hyperparameters_are_leaves_and_sizes_are_not():
     assert config.learning_rate.dtype == jnp.float32
     np.testing.assert_array_equal([config.learning_rate, config.discount], [1, 0.5])
     leaves, structure = jax.tree.flatten(config)
-    assert len(leaves) == sum(field.is_leaf for field in fields(PPOConfig)) == 8
+    assert len(leaves) == sum(field.is_leaf for field in fields(PPOConfig)) == 10
     assert structure == jax.tree.structure(make(discount=0.1, num_envs=8, hidden_sizes=(16, 8)).config)
     assert structure != jax.tree.structure(make(num_envs=9).config)
     with pytest.raises(dataclasses.FrozenInstanceError):
@@ -445,7 +445,8 @@ def test_advantages_are_compared_among_several_steps(name, sizes):
 def test_training_beyond_the_end_of_an_annealed_run_is_refused():
     sizes = {"num_envs": 2, "num_steps": 4, "num_minibatches": 1, "num_epochs": 1, "hidden_sizes": (4,), "total_steps": 16}
     message = refusal(jaxpg.train, make(**sizes), jax.random.key(0), 3)
-    assert message.startswith("num_updates = 3, but after 2, the end of the run of total_steps = 16, the learning rate is zero")
+    start = "num_updates = 3, but after 2, the end of the run of total_steps = 16, the learning rate has fallen to its end: "
+    assert message.startswith(start)
     assert "make the algorithm with total_steps = 24, or with anneal_learning_rate = False" in message
     for settings in ({"total_steps": 24}, {"anneal_learning_rate": False}):
         algorithm = make(**sizes | settings)

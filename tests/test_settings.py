@@ -203,8 +203,7 @@ def size(name, values):
 
 # Switches that select nothing but themselves.
 ALONE = {"activation", "double", "dueling", "encoder", "evaluation", "grounded", "layer_norm", "prioritization", "time_limit"}
-ALONE |= {"anneal_learning_rate", "normalize_observations", "normalize_rewards", "route_ppo_gradient"}
-ALONE |= {"initial_actions", "initialization"}
+ALONE |= {"initial_actions", "initialization", "normalize_observations", "normalize_rewards", "route_ppo_gradient"}
 # Of two switches, either of which is enough to read something.
 TOGETHER = {name: [{"student": "impala", "score": "max_mc"}] for name in ("plr", "robust_plr", "accel")}
 # What the program reads, but to no effect: the similarity of a descriptor to itself is 1 at any length, and where nothing

@@ -26,6 +26,7 @@ def make_algorithm(row):
         params,
         total_steps=row["num_envs"] * row["num_steps"] * row["num_updates"],
         hidden_sizes=tuple(row["hidden_sizes"]),
+        clip_values=True,
         learning_rate=2.5e-4,
         entropy_coefficient=0.01,
         normalize_observations=is_brax,

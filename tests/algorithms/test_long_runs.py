@@ -128,8 +128,14 @@ def test_q_learning_goes_on_late_in_a_very_long_run():
     np.testing.assert_array_equal(actions, best(state, state.rollout.observation))
 
 
+def annealed(annealing_fraction=1.0, learning_rate_end=0.0, **fields):
+    """A configuration of 20 steps per update."""
+    schedule = {"annealing_fraction": annealing_fraction, "learning_rate_end": learning_rate_end}
+    return SimpleNamespace(anneal_learning_rate=True, num_envs=4, num_steps=5, **schedule, **fields)
+
+
 def test_the_learning_rate_falls_over_the_whole_of_a_very_long_run():
-    config = SimpleNamespace(anneal_learning_rate=True, learning_rate=2.0, num_envs=4, num_steps=5, total_steps=10**12)
+    config = annealed(learning_rate=2.0, total_steps=10**12)
     part = scale_by_learning_rate(config, 8)
     gradient_steps = 10**12 // 20 * 8
     for share in (0.0, 0.25, 0.999, 1.0, 1.5):
@@ -140,7 +146,7 @@ def test_the_learning_rate_falls_over_the_whole_of_a_very_long_run():
 
 
 def test_the_learning_rate_of_an_ordinary_run_changes_with_each_update():
-    config = SimpleNamespace(anneal_learning_rate=True, learning_rate=0.5, num_envs=4, num_steps=5, total_steps=80)
+    config = annealed(learning_rate=0.5, total_steps=80)
     part, rates = scale_by_learning_rate(config, 2), []
     state = part.init(jnp.ones(1))
     for _ in range(10):
@@ -151,6 +157,16 @@ def test_the_learning_rate_of_an_ordinary_run_changes_with_each_update():
         change, state = part.update(jnp.ones(1), optax.ScaleByScheduleState(jnp.int32(count)))
         assert change == 0
         assert state.count > 0
+
+
+def test_the_learning_rate_falls_to_its_end_over_a_part_of_the_run():
+    """From 0.5 to 0.2 in two of four updates."""
+    part = scale_by_learning_rate(annealed(0.5, 0.2, learning_rate=0.5, total_steps=80), 2)
+    at = lambda count: -float(part.update(jnp.ones(1), optax.ScaleByScheduleState(jnp.int32(count)))[0][0])
+    np.testing.assert_allclose([at(count) for count in range(10)], [0.5, 0.5, 0.35, 0.35, *[0.2] * 6], rtol=1e-6)
+    at_once = scale_by_learning_rate(annealed(0.0, 0.2, learning_rate=0.5, total_steps=80), 2)
+    rates = [-float(at_once.update(jnp.ones(1), optax.ScaleByScheduleState(jnp.int32(x)))[0][0]) for x in (0, 2, 7)]
+    np.testing.assert_allclose(rates, [0.5, 0.2, 0.2], rtol=1e-6)
 
 
 # --- Sums in float32 ----------------------------------------------------------------------------------------------------

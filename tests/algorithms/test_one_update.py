@@ -496,7 +496,8 @@ def test_critics_of_a_repertoire(critic_targets, kernel_length):
 # --- Learning from a rollout --------------------------------------------------------------------------------------------
 
 
-def test_ppo():
+@pytest.mark.parametrize("clip_values", [True, False])
+def test_ppo(clip_values):
     """Schulman et al. 2017, equations 7 and 9, and 2016, equation 16; value clipping and normalisation as in the details of
     Huang et al. 2022."""
     sizes = {"num_envs": 3, "num_steps": 8, "num_epochs": 2, "num_minibatches": 2, "hidden_sizes": (4,), "total_steps": 24 * 9}
@@ -505,6 +506,7 @@ def test_ppo():
         "discount": 0.9,
         "gae_lambda": 0.8,
         "clip_epsilon": 0.05,
+        "clip_values": clip_values,
         "entropy_coefficient": 0.02,
         "value_coefficient": 0.6,
         "max_gradient_norm": 0.4,
@@ -576,7 +578,7 @@ def test_ppo():
                 ratio = np.exp(log_prob(params, x[chosen], actions[chosen]) - old_log_probs[chosen])
                 surrogate = np.minimum(ratio * a, np.clip(ratio, 1 - c["clip_epsilon"], 1 + c["clip_epsilon"]) * a).mean()
                 v, v_old, target = value(params, x[chosen]), old_values[chosen], targets[chosen]
-                near = v_old + np.clip(v - v_old, -c["clip_epsilon"], c["clip_epsilon"])
+                near = v_old + np.clip(v - v_old, -c["clip_epsilon"], c["clip_epsilon"]) if c["clip_values"] else v
                 value_loss = 0.5 * np.maximum((v - target) ** 2, (near - target) ** 2).mean()
                 entropy = (params["actor"]["params"]["log_std"] + 0.5 * np.log(2 * np.pi * np.e)).sum()
                 return -surrogate + c["value_coefficient"] * value_loss - c["entropy_coefficient"] * entropy

@@ -38,7 +38,7 @@ MISTAKES = {
     f"train ppo {CART_POLE} --set.total-steps 100": ["--set.total-steps is no hyperparameter", "give --total-steps"],
     f"train ppo {CART_POLE} --set.num_seeds=2": ["--set.num-seeds is no hyperparameter", "give --num-seeds"],
     f"sweep ppo {CART_POLE} --grid.total-steps 1e5,1e6": ["--grid.total-steps is no hyperparameter", "give --total-steps"],
-    f"train ppo {CART_POLE} --set.num-minibatches 7": ["num_minibatches = 7", "16 * 128 = 2048", "nearest that does is 8"],
+    f"train ppo {CART_POLE} --set.num-minibatches 7": ["num_minibatches = 7", "8 * 128 = 1024", "nearest that does is 8"],
     f"train ppo {CART_POLE} --set.learning-rate fast": ["--set.learning-rate", "fast"],
     f"train ppo {CART_POLE} --set.learning-rate -1": ["learning_rate must lie in [0, inf)", "-1"],
     f"train ppo {CART_POLE} --set.learning-rate nan": ["learning_rate must lie in [0, inf)", "nan"],

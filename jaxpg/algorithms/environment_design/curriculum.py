@@ -23,10 +23,18 @@ from jaxpg.algorithm import LONGEST, MOST_UNITS, Algorithm, InputError, Metrics,
 from jaxpg.algorithms.environment_design import scores
 from jaxpg.algorithms.environment_design.scores import Episodes, Scores
 from jaxpg.algorithms.online import a2c, impala, ppo, trpo
-from jaxpg.algorithms.online.ppo import CHUNK_HELP, CLIP_HELP, KL_HELP, LAMBDA_HELP, SURROGATE_HELP, PPOConfig
+from jaxpg.algorithms.online.ppo import (
+    CHUNK_HELP,
+    CLIP_HELP,
+    CLIP_VALUES_HELP,
+    KL_HELP,
+    LAMBDA_HELP,
+    SURROGATE_HELP,
+    PPOConfig,
+)
 from jaxpg.counting import increment, init_count
 from jaxpg.errors import name_of
-from jaxpg.on_policy import ENCODER_HELP, MEMORY, Learner, make_network
+from jaxpg.on_policy import ANNEAL_HELP, ENCODER_HELP, MEMORY, Learner, make_network
 from jaxpg.rollout import Transition, episode_metrics, init_rollout, nonfinite_metrics
 from jaxpg.transforms import mean_of
 from jaxpg_envs.levels import CaveLevel, level_set
@@ -61,18 +69,21 @@ class StudentConfig(PPOConfig):
     num_minibatches: int = static(1, "gradient steps per pass", needs={"student": ("ppo", "trpo")})
     chunk_size: int = static(0, CHUNK_HELP, low=0, needs=PPO | {"memory": ("none",)})
     surrogate: Literal["clip", "kl"] = static("clip", SURROGATE_HELP, needs=PPO)
+    clip_values: bool = static(True, CLIP_VALUES_HELP, needs=PPO)
     hidden_sizes: tuple[int, ...] = static((32, 32), "hidden layers of actor and critic")
     encoder: Literal["dense", "convolution"] = static("convolution", ENCODER_HELP)
     memory: Literal["none", "gru", "lstm"] = static("lstm", "recurrent cell in front of actor and critic")
     memory_size: int = static(256, "units of the recurrent cell", high=MOST_UNITS, needs=MEMORY)
     normalize_observations: bool = static(False, "divide observations by their running standard deviation")
     normalize_rewards: bool = static(False, "divide rewards by the running standard deviation of returns")
-    anneal_learning_rate: bool = static(False, "let the learning rate fall linearly to zero over total_steps")
+    anneal_learning_rate: bool = static(False, ANNEAL_HELP)
     learning_rate: Scalar = hyperparameter(1e-4, "step size", low=0)
     discount: Scalar = hyperparameter(0.995, "gamma", low=0, high=1)
     value_coefficient: Scalar = hyperparameter(0.5, "weight of the value loss", low=0, needs=JOINT)
     gae_lambda: Scalar = hyperparameter(0.95, LAMBDA_HELP, low=0, high=1, needs=ADVANTAGES)
-    clip_epsilon: Scalar = hyperparameter(0.2, CLIP_HELP, low=0, needs=PPO)
+    clip_epsilon: Scalar = hyperparameter(
+        0.2, CLIP_HELP, low=0, needs=(PPO | {"surrogate": ("clip",)}, PPO | {"clip_values": (True,)})
+    )
     kl_coefficient: Scalar = hyperparameter(1.0, KL_HELP, low=0, needs=PPO | {"surrogate": ("kl",)})
 
 

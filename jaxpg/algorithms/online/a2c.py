@@ -5,8 +5,11 @@ advantage, the value towards the n-step return. With `gae_lambda` = 1 (the defau
 window, as in the paper.
 
 Differences from the paper: the environments step together instead of in threads of their own, so that one gradient serves
-all; separate actor and critic; observations are normalised, and episodes cut by a time limit are bootstrapped. Unverified
-defaults: RMSProp's and the coefficients are those of the widespread implementations, quoted from memory.
+all; separate actor and critic; observations are normalised, rewards scaled, and episodes cut by a time limit are bootstrapped.
+
+Defaults are those of Stable-Baselines3 (its value loss is a mean square of weight 0.5, ours half a mean square of weight 1)
+but for the number of environments, the rate, which falls, and RMSProp's epsilon: it lies within the root, as in TensorFlow
+but not in PyTorch, because beside it the derivative of training would not be finite where a gradient is zero.
 """
 
 from typing import Any
@@ -38,7 +41,7 @@ class A2CConfig(JointConfig):
 
     num_steps: int = static(5, "steps per environment and update")
     learning_rate: Scalar = hyperparameter(7e-4, "step size of RMSProp", low=0)
-    entropy_coefficient: Scalar = hyperparameter(0.01, "weight of the entropy bonus", low=0)
+    value_coefficient: Scalar = hyperparameter(1.0, "weight of the value loss", low=0)
     gae_lambda: Scalar = hyperparameter(1.0, "lambda of the advantage estimates; 1 gives n-step returns", low=0, high=1)
 
 

@@ -18,7 +18,7 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from jaxpg import losses
 from jaxpg.algorithm import Algorithm, Metrics, Scalar, hyperparameter, register, static
-from jaxpg.counting import increment
+from jaxpg.counting import falling, increment
 from jaxpg.gradient_descent import descend, global_norm
 from jaxpg.networks import DiscreteActionValues
 from jaxpg.off_policy import OffPolicyConfig, Parts, adam, as_algorithm, discrete_actions, move_towards
@@ -68,8 +68,7 @@ def epsilon_greedy(key: jax.Array, action_values: Float[Array, "*batch action"],
 
 def annealed_epsilon(config: Any, progress: Float[Array, ""]) -> Float[Array, ""]:
     """Linearly from `epsilon_start` to `epsilon_end` over the exploration's part of the run."""
-    part = jnp.minimum(progress / jnp.maximum(config.exploration_fraction, 1e-8), 1.0)
-    return config.epsilon_start + part * (config.epsilon_end - config.epsilon_start)
+    return falling(config.epsilon_start, config.epsilon_end, progress, config.exploration_fraction)
 
 
 def exponents_of(config: DQNConfig) -> tuple[Scalar, Scalar] | None:

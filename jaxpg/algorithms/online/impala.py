@@ -5,7 +5,8 @@ corrects values and policy gradient for the difference by truncated importance r
 
 Differences from the paper: acting and learning alternate in one program, and the lag is exact instead of whatever the
 machines make it; separate actor and critic; Adam instead of RMSProp; observations are normalised, rewards scaled instead
-of clipped, and episodes cut by a time limit bootstrapped.
+of clipped, and episodes cut by a time limit bootstrapped. Windows are of 5 steps instead of 20 or 100: classic control needs
+many updates (CartPole after 150,000 steps: 495 on average over 16 seeds, with windows of 20 steps 168).
 """
 
 from typing import Any
@@ -37,7 +38,7 @@ from jaxpg.rollout import RolloutState, Transition
 class IMPALAConfig(JointConfig):
     """Hyperparameters of IMPALA."""
 
-    num_steps: int = static(20, "steps per environment and update")
+    num_steps: int = static(5, "steps per environment and update")
     policy_lag: int = static(1, "updates by which the acting policy is older than the learner's", low=0)
     learning_rate: Scalar = hyperparameter(6e-4, "step size of Adam", low=0)
     entropy_coefficient: Scalar = hyperparameter(0.01, "weight of the entropy bonus", low=0)

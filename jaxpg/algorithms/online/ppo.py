@@ -45,7 +45,8 @@ from jaxpg.shuffling import shuffled_indices
 CHUNK_HELP = "samples whose gradient is computed at once, to the same effect; 0: 1,024 on a CPU, for its caches, all elsewhere"
 SURROGATE_HELP = "clipped ratio (eq. 7) or penalised KL (eq. 8)"
 LAMBDA_HELP = "lambda of the advantage estimates"
-CLIP_HELP = "how far ratio and value may move within an update"
+CLIP_HELP = "how far the ratio, and with clip_values the value, may move within an update"
+CLIP_VALUES_HELP = "stop also values that have moved by more than clip_epsilon within an update"
 KL_HELP = "weight of the KL penalty"
 
 
@@ -53,12 +54,14 @@ KL_HELP = "weight of the KL penalty"
 class PPOConfig(JointConfig):
     """Hyperparameters; one default for discrete and continuous actions."""
 
+    num_envs: int = static(8, "environments stepped side by side")
     num_epochs: int = static(10, "passes over the batch per update")
     num_minibatches: int = static(8, "gradient steps per pass")
     chunk_size: int = static(0, CHUNK_HELP, low=0, needs={"memory": ("none",)})
     surrogate: Literal["clip", "kl"] = static("clip", SURROGATE_HELP)
+    clip_values: bool = static(True, CLIP_VALUES_HELP)
     gae_lambda: Scalar = hyperparameter(0.95, LAMBDA_HELP, low=0, high=1)
-    clip_epsilon: Scalar = hyperparameter(0.2, CLIP_HELP, low=0)
+    clip_epsilon: Scalar = hyperparameter(0.2, CLIP_HELP, low=0, needs=({"surrogate": ("clip",)}, {"clip_values": (True,)}))
     kl_coefficient: Scalar = hyperparameter(1.0, KL_HELP, low=0, needs={"surrogate": ("kl",)})
 
 
@@ -123,7 +126,10 @@ def make_parts(
         else:
             policy_loss = losses.kl_penalized_surrogate(log_prob, batch.log_prob, batch.advantage, config.kl_coefficient)
         values = network.value(params, contexts)
-        value_loss = losses.clipped_value_loss(values, batch.value, batch.target, config.clip_epsilon)
+        if config.clip_values:
+            value_loss = losses.clipped_value_loss(values, batch.value, batch.target, config.clip_epsilon)
+        else:
+            value_loss = losses.value_loss(values, batch.target)
         entropy = distribution.entropy().mean()
         extra_loss, extra_metrics = auxiliary_loss(params, contexts, batch, key)
         total = policy_loss + config.value_coefficient * value_loss - config.entropy_coefficient * entropy + extra_loss

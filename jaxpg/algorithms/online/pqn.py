@@ -24,7 +24,15 @@ from jaxpg.gradient_descent import descend, global_norm
 from jaxpg.networks import DiscreteActionValues
 from jaxpg.normalization import RunningStatistics, init_statistics, normalize, update_statistics
 from jaxpg.off_policy import discrete_actions
-from jaxpg.on_policy import require_divisible, scale_by_learning_rate, values_of_successors
+from jaxpg.on_policy import (
+    ANNEAL_HELP,
+    ANNEALED,
+    ANNEALING_HELP,
+    RATE_END_HELP,
+    require_divisible,
+    scale_by_learning_rate,
+    values_of_successors,
+)
 from jaxpg.rollout import RolloutState, episode_metrics, existing_successors, init_rollout, nonfinite_metrics, rollout
 from jaxpg.shuffling import shuffled_indices
 from jaxpg.spaces import observation_encoder, observation_size
@@ -48,8 +56,10 @@ class PQNConfig:
     )
     dueling: bool = static(False, "separate heads for the state's value and the actions' advantages")
     normalize_observations: bool = static(False, "divide observations by their running standard deviation")
-    anneal_learning_rate: bool = static(True, "let the learning rate fall linearly to zero over total_steps")
+    anneal_learning_rate: bool = static(True, ANNEAL_HELP)
     learning_rate: Scalar = hyperparameter(1e-4, "step size", low=0)
+    annealing_fraction: Scalar = hyperparameter(1.0, ANNEALING_HELP, low=0, high=1, needs=ANNEALED)
+    learning_rate_end: Scalar = hyperparameter(0.0, RATE_END_HELP, low=0, needs=ANNEALED)
     discount: Scalar = hyperparameter(0.99, "gamma", low=0, high=1)
     trace_lambda: Scalar = hyperparameter(0.95, "lambda of the returns", low=0, high=1)
     reward_scale: Scalar = hyperparameter(0.1, "factor of rewards when they are learned from")

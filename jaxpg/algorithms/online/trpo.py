@@ -5,7 +5,8 @@ search; then fit the value function to the returns for several epochs.
 
 Differences from the paper: advantages are generalised advantage estimates (Schulman et al., 2016) with a learned value
 function, normalised over the batch; the Fisher matrix uses the whole batch; observations are normalised and episodes cut by
-a time limit bootstrapped. Unverified defaults: those of widespread implementations, quoted from memory.
+a time limit bootstrapped. Defaults are those of SB3-Contrib, whose line search measures the divergence the other way round,
+but for normalisation and the value function's rate, which falls.
 
 With a memory, it belongs to the policy: the natural gradient step moves it, the value function reads it.
 The line search is a loop of unknown length, so that training cannot be differentiated in reverse.
@@ -45,7 +46,7 @@ class TRPOConfig(OnPolicyConfig):
     """Hyperparameters of TRPO."""
 
     num_value_epochs: int = static(10, "passes over the batch of the value function")
-    num_minibatches: int = static(8, "gradient steps of the value function per pass")
+    num_minibatches: int = static(16, "gradient steps of the value function per pass")
     num_cg_iterations: int = static(15, "Fisher-vector products per update")
     num_backtracks: int = static(10, "how often the line search may shorten the step")
     learning_rate: Scalar = hyperparameter(1e-3, "step size of the value function's Adam", low=0)

@@ -30,7 +30,7 @@ AUTHORS = {"initialization": "rlkit", "initial_actions": "policy"}
 SAC_SMALL = AUTHORS | {"num_envs": 4, "gradient_steps": 2, "batch_size": 128, "hidden_sizes": (64, 64)}
 SAC_LARGE = AUTHORS | {"num_envs": 128, "gradient_steps": 16, "learning_starts": 10_000}
 PPO_TASKS = {
-    "smoke": [Task("Pendulum-v1", 40_000)],
+    "smoke": [Task("Pendulum-v1", 40_000, hyperparameters={"num_envs": 16})],
     "small": [Task(f"brax/{name}", 300_000, None, SPRING, PPO_SMALL) for name in ("inverted_double_pendulum", "halfcheetah")],
     "full": [Task(f"brax/{name}", 50_000_000, None, SPRING, PPO_LARGE) for name in SIX],
 }

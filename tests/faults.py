@@ -675,6 +675,7 @@ def main() -> int:
     if not options.kinds:
         report = {
             "name": "faults",
+            "size": "full",
             "seconds": round(time.monotonic() - started, 1),
             "versions": {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in PACKAGES},
             "machine": {"cpu_cores": os.cpu_count(), "accelerator": None},

@@ -4,7 +4,7 @@ BIN := .venv/bin
 # One thread of XLA's for each worker: small programs run no faster on more.
 TEST := NPROC=1 $(BIN)/pytest -n 2
 
-.PHONY: install demo test test-environments test-flags test-faults test-mutants lint notebooks bench-smoke lock clean
+.PHONY: install demo test test-environments test-thorough test-flags test-faults test-mutants lint notebooks bench-smoke lock clean
 
 install: .venv/installed
 
@@ -35,6 +35,10 @@ lint: install
 	$(BIN)/ruff format --quiet --check .
 	$(BIN)/lint-imports --no-logo > /dev/null || $(BIN)/lint-imports
 	$(BIN)/mypy --no-error-summary
+
+# What others of its kind stand for in `make test`; takes minutes.
+test-thorough: install
+	$(TEST) -m thorough
 
 # Every algorithm, tiny, under the flags by which people look for mistakes; takes half an hour, most of it without jit.
 test-flags: install

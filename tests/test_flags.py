@@ -29,7 +29,7 @@ def passes(flag, *names):
 
 
 def test_64_bits_are_asked_for():
-    passes("JAX_ENABLE_X64", "ppo", "dqn", "cma_me", "sfl", "run")
+    passes("JAX_ENABLE_X64", "ppo", "dqn", "run")
 
 
 def test_nans_are_looked_for():

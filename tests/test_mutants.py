@@ -1,4 +1,4 @@
-"""The catalogue of planted mistakes fits the code, and five of them are planted; `make test-mutants` plants all."""
+"""The catalogue of planted mistakes fits the code, and three of them are planted; `make test-mutants` plants all."""
 
 import ast
 import subprocess
@@ -55,8 +55,8 @@ def test_a_rotation_follows_the_files_alone(monkeypatch):
 
 
 def test_planted_mistakes_are_noticed():
-    """Five of them; which ones, follows from the content of the files that they are in."""
-    command = [sys.executable, TESTS / "mutants.py", "--rotate", "5"]
+    """Three of them; which ones, follows from the content of the files that they are in."""
+    command = [sys.executable, TESTS / "mutants.py", "--rotate", "3"]
     result = subprocess.run(command, capture_output=True, text=True, timeout=900)
     assert result.returncode == 0, result.stdout + result.stderr
-    assert result.stdout.splitlines()[-1].endswith("0 of 5 survived")
+    assert result.stdout.splitlines()[-1].endswith("0 of 3 survived")

@@ -231,7 +231,10 @@ def combinations(name):
     yield from TOGETHER.get(name, [])
 
 
-@pytest.mark.parametrize("name", sorted(SIZES))
+ALL = [pytest.param(name, marks=[pytest.mark.thorough] * (name in ("accel", "dred", "robust_plr"))) for name in sorted(SIZES)]
+
+
+@pytest.mark.parametrize("name", ALL)
 def test_every_hyperparameter_is_read_or_refused(name):
     wrong = {}
     for chosen in combinations(name):
@@ -244,7 +247,7 @@ def test_every_hyperparameter_is_read_or_refused(name):
     assert wrong == {}
 
 
-@pytest.mark.parametrize("name", sorted(SIZES))
+@pytest.mark.parametrize("name", ALL)
 def test_every_size_and_choice_makes_a_difference_or_is_refused(name):
     """Beside another choice, those fields that need it; beside the default ones, all fields."""
     wrong = {}

@@ -144,7 +144,7 @@ def test_every_hyperparameter_can_be_swept_and_matters(name, env):
     baseline = {field.name: field.default for field in fields(lookup(name).config_class) if field.is_leaf}
     baseline = still_read(name, sizes | baseline)
     baseline = {field: value for field, value in baseline.items() if field not in sizes}
-    baseline |= {"entropy_coefficient": 0.01, "learning_rate": 0.01, "clip_epsilon": 0.01}
+    baseline |= {"entropy_coefficient": 0.01, "learning_rate": 0.01, "learning_rate_end": 0.005, "clip_epsilon": 0.01}
     table = {field: jnp.full(len(baseline) + 1, value) for field, value in baseline.items()}
     for i, field in enumerate(baseline):
         table[field] = table[field].at[i + 1].multiply(0.7)

@@ -73,6 +73,7 @@ def test_a_run_killed_again_and_again(finished_run, tmp_path):
     assert [path.name for path in (folder / "checkpoints").iterdir() if "tmp" in path.name] == []
 
 
+@pytest.mark.thorough
 def test_a_run_on_two_devices_killed_after_its_first_checkpoint(tmp_path):
     """At random moments: `make test-faults`."""
     train = f"{TRAIN} --num-seeds 4 --num-devices 2".replace("--num-seeds 2 ", "")
@@ -236,6 +237,7 @@ FULL_AT = {
 }
 
 
+@pytest.mark.thorough
 def test_a_disk_that_is_full_again_and_again(finished_run, tmp_path):
     folder = tmp_path / "run"
     assert Command(f"{TRAIN} --out {folder}", tmp_path, partial(on_call, "jaxpg.experiment.run:compile_step", 1, kill)).wait()

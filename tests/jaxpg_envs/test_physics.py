@@ -75,7 +75,7 @@ def rollout(step, reset, actions, rows):
     return jnp.concatenate([observation[None], observations]), rewards
 
 
-@pytest.mark.parametrize("backend", ["generalized", "mjx"])
+@pytest.mark.parametrize("backend", [pytest.param("generalized", marks=pytest.mark.thorough), "mjx"])
 def test_trajectories_are_those_of_separately_built_robots(backend):
     env, params = jaxpg_envs.make("brax/hopper", backend=backend)
     system = env.brax.sys

@@ -14,6 +14,7 @@ import jaxpg_envs
 from jaxpg_envs.quality_diversity_brax import TASKS, with_trap
 
 LIMIT = 15
+BACKENDS = ["spring", pytest.param("mjx", marks=pytest.mark.thorough)]
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +71,7 @@ VELOCITIES = np.array([[8.0, 0.0], [0.0, 8.0], [8.0, 0.0], [8.0, 0.0], [0.0, 0.0
 EFFORTS = np.array([0.0, 0.0, 0.0, 0.5, 2.0])
 
 
-@pytest.fixture(scope="module", params=["spring", "mjx"])
+@pytest.fixture(scope="module", params=BACKENDS)
 def ants(request):
     """20 steps (a second) from each start, with actions of that size in turn positive and negative."""
     env, params = jaxpg_envs.make("brax/anttrap_omni", backend=request.param, max_steps_in_episode=20)
@@ -118,7 +119,7 @@ def test_omnidirectional_rewards_do_not_ask_for_a_direction(ants):
     assert (reward[4] == 0).all()
 
 
-@pytest.mark.parametrize("backend", ["spring", "mjx"])
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_the_hexapod_stands_walks_and_turns(backend):
     """Told nothing; told to put three legs forward while the other three push; told the same with one side reversed."""
     env, params = jaxpg_envs.make("brax/hexapod_omni", backend=backend)
@@ -151,7 +152,7 @@ def test_the_hexapod_stands_walks_and_turns(backend):
     assert np.abs(np.unwrap(heading[2])).max() > 1.0 > np.abs(heading[0]).max()
 
 
-@pytest.mark.parametrize("backend", ["spring", "mjx"])
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("name", TASKS)
 def test_every_task_has_shapes_that_fit(name, backend):
     env, params = jaxpg_envs.make(f"brax/{name}", backend=backend)

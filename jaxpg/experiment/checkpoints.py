@@ -108,6 +108,15 @@ def _require_record(record: Any, update: int) -> None:
         raise ValueError(f"its record is of update {record.get('update')!r}")
 
 
+def _is_no_echo(record: logging.LogRecord) -> bool:
+    """Whether what asyncio logs is no failed read of a checkpoint: of those of all arrays, the first one reaches the caller."""
+    error = record.exc_info[1] if record.exc_info else None
+    return not (record.getMessage().startswith("Task exception was never retrieved") and "tensorstore_spec" in str(error))
+
+
+logging.getLogger("asyncio").addFilter(_is_no_echo)  # for good: it logs whenever the rest is thrown away
+
+
 @contextlib.contextmanager
 def _without_echoes() -> Iterator[None]:
     """Drops what orbax's threads print of an error that reaches the caller anyway.

@@ -1,5 +1,6 @@
 import errno
 import json
+import logging
 import os
 import shutil
 import sys
@@ -341,3 +342,11 @@ def test_the_remains_of_a_killed_save_are_removed_by_the_next_one_only(saved):
     Checkpoints(saved).save(12, to_host(a_state(12)), {})
     assert not remains.exists()
     assert restore(saved) == (12, [])
+
+
+def test_what_asyncio_says_of_reads_that_have_failed_is_left_out(caplog):
+    """Only of those: others' tasks are none of ours."""
+    logger = logging.getLogger("asyncio")
+    for error in (ValueError("DATA_LOSS: ... [tensorstore_spec='{}']"), ValueError("another")):
+        logger.error("Task exception was never retrieved", exc_info=error)
+    assert [str(record.exc_info[1]) for record in caplog.records] == ["another"]

@@ -10,6 +10,7 @@ import contextlib
 import functools
 import importlib
 import importlib.metadata
+import inspect
 import json
 import math
 import multiprocessing
@@ -495,8 +496,11 @@ def full_at(place: str, number: int, disk: Path | None = None) -> Iterator[list[
     def replacement(*args: Any, **settings: Any) -> Any:
         calls[0] += 1
         if calls[0] == number:
-            no_space()
+            return fail() if inspect.iscoroutinefunction(original) else no_space()
         return original(*args, **settings)
+
+    async def fail() -> None:  # when it is awaited: nobody is ready for a coroutine that cannot even be made
+        no_space()
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(owner, name, replacement)

@@ -58,8 +58,8 @@ class Algorithm(NamedTuple):
       config: the frozen configuration.
       env_steps_per_update: environment steps that one update takes.
       num_updates: updates of a whole run, `ceil(config.total_steps / env_steps_per_update)`. Where `config` has
-        `anneal_learning_rate` set, the learning rate has fallen to its end there, by default zero, and further updates learn
-        nothing. To go on for longer, make the algorithm with the `total_steps` of the longer run, or do not anneal.
+        `anneal_learning_rate` set, the learning rate has fallen to its end there, by default zero, and `train` refuses further
+        updates. To go on for longer, make the algorithm with the `total_steps` of the longer run, or do not anneal.
       learns_from: the first update, counted from 1, that does what the algorithm is for; shorter runs are refused.
       until_then: words for what happens before it, with the fields that it depends on.
     """

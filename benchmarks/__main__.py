@@ -1,9 +1,10 @@
-"""`python -m benchmarks NAME --size smoke|small|full [--seeds N] [--out FILE.json]`.
+"""`python -m benchmarks NAME --size smoke|small|full [--seeds N] [--out FILE.json] [--judge]`.
 
-A benchmark is a module of this package with `SEEDS`, the seeds of each size, `SYSTEMS`, and a function `run(size, num_seeds)
--> (results, claims, figure)`: `results` is every figure behind the claims, which `_claims.claim` makes, and the figure may be
-None. A claim that does not hold is a result like any other: the exit code is 0 if the benchmark ran. `SYSTEMS` says which
-claims are about which registered algorithm: `{algorithm: regular expression that the claim's text begins with}`.
+A benchmark is a module of this package with `SEEDS`, the seeds of each size, `SYSTEMS`, and two functions. `run(size,
+num_seeds) -> (results, figure)` measures; the figure may be None. `claims(size, results)` says by `_claims.claim` what these
+figures mean, and needs nothing else, so that `--judge` can judge results in a file again, after a change to the claims. A claim
+that does not hold is a result like any other: the exit code is 0 if the benchmark ran. `SYSTEMS` says which claims are about
+which registered algorithm: `{algorithm: regular expression that the claim's text begins with}`.
 """
 
 import argparse
@@ -41,8 +42,9 @@ def run(name: str, size: str, seeds: int | None, out: Path | None) -> None:
     module = importlib.import_module(f"benchmarks.{name}")
     num_seeds = seeds if seeds is not None else module.SEEDS[size]
     started = time.perf_counter()
-    results, claims, figure = module.run(size, num_seeds)
+    results, figure = module.run(size, num_seeds)
     device = jax.devices()[0]
+    results = json.loads(json.dumps(results, allow_nan=False))  # as they are read again
     report = {
         "name": name,
         "size": size,
@@ -54,18 +56,34 @@ def run(name: str, size: str, seeds: int | None, out: Path | None) -> None:
         },
         "seeds": num_seeds,
         "results": results,
-        "claims": claims,
+        "claims": module.claims(size, results),
     }
     path = out or RESULTS / f"{name}-{size}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(report, indent=2, allow_nan=False) + "\n")
+    _write(report, path)
     if figure is not None:
         figure.save(path.with_suffix(".png"))
-    table = Table(title=f"{name}, {size}, {num_seeds} seeds, {report['seconds']} s", title_justify="left", box=None)
+
+
+def judge(name: str, size: str, out: Path | None) -> None:
+    """Judges the figures in a benchmark's JSON again."""
+    path = out or RESULTS / f"{name}-{size}.json"
+    try:
+        report = json.loads(path.read_text())
+        results = report["results"]
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"no results to judge: {path}: {error}") from None
+    _write(report | {"claims": importlib.import_module(f"benchmarks.{name}").claims(size, results)}, path)
+
+
+def _write(report: dict[str, Any], path: Path) -> None:
+    path.write_text(json.dumps(report, indent=2, allow_nan=False) + "\n")
+    title = f"{report['name']}, {report['size']}, {report['seeds']} seeds, {report['seconds']} s"
+    table = Table(title=title, title_justify="left", box=None)
     columns = ("claim", "paper", "measured", "interval", "expected", "null", "verdict")
     for column in columns:
         table.add_column(column)
-    for claim in claims:
+    for claim in report["claims"]:
         table.add_row(*(_in_short(claim[column]) for column in columns))
     console = Console()
     console.print(table)
@@ -88,6 +106,7 @@ def main() -> None:
     parser.add_argument("--size", choices=("smoke", "small", "full"), default="smoke")
     parser.add_argument("--seeds", type=int, help="default: the protocol's")
     parser.add_argument("--out", type=Path, help="default: benchmarks/results/NAME-SIZE.json")
+    parser.add_argument("--judge", action="store_true", help="judge the results in the file again, without a run")
     options = parser.parse_args()
     if options.list:
         for name in NAMES:
@@ -99,12 +118,17 @@ def main() -> None:
         )
     if options.all and options.out is not None:
         parser.error("--out is for one benchmark")
+    if options.judge and options.seeds is not None:
+        parser.error("--judge reads results: --seeds is for a run")
     if options.seeds is not None and options.seeds < 1:
         parser.error(f"--seeds must be at least 1, got {options.seeds}")
     use_cpu_devices(min(os.cpu_count() or 1, 2))
     cache_compiled_programs()
     for name in NAMES if options.all else [options.name]:
-        run(name, options.size, options.seeds, options.out)
+        if options.judge:
+            judge(name, options.size, options.out)
+        else:
+            run(name, options.size, options.seeds, options.out)
 
 
 if __name__ == "__main__":

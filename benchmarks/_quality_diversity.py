@@ -1,6 +1,7 @@
 """Quality-diversity methods side by side on one task: trained, run again, compared and drawn."""
 
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -81,10 +82,6 @@ class Outcome(NamedTuple):
     repertoire: Any
     seconds: float
 
-    def after(self, measure: str, env_steps: float) -> Float[np.ndarray, " seed"]:
-        """A measure of the curves after at most so many environment steps."""
-        return self.curves[measure][:, np.searchsorted(self.env_steps, env_steps, side="right") - 1]
-
 
 def learn(method: Method, protocol: Protocol, num_seeds: int) -> Outcome:
     """Trains a method on the protocol's task and runs its repertoire, and its actor, again."""
@@ -120,15 +117,23 @@ def table(outcomes: dict[str, Outcome]) -> dict[str, Any]:
     steps = min(outcome.env_steps[-1] for outcome in outcomes.values())
     results = {}
     for name, outcome in outcomes.items():
-        at_equal_steps = {key: outcome.after(key, steps) for key in ("qd_score", "coverage")}
-        results[name] = {
-            "measures": {key: _summary(values) for key, values in outcome.measures.items()},
-            f"at {steps:,.0f} environment steps": {key: _summary(values) for key, values in at_equal_steps.items()},
-            "env_steps": outcome.env_steps.tolist(),
-            "curves": {key: np.round(values, 4).tolist() for key, values in outcome.curves.items()},
-            "train_seconds_of_all_seeds": round(outcome.seconds, 1),
-        }
+        row: dict[str, Any] = {"measures": {key: _summary(values) for key, values in outcome.measures.items()}}
+        row |= {"env_steps": outcome.env_steps.tolist()}
+        row |= {"curves": {key: np.round(values, 4).tolist() for key, values in outcome.curves.items()}}
+        at_equal_steps = {key: _summary(after(row, key, steps)) for key in ("qd_score", "coverage")}
+        row |= {f"at {steps:,.0f} environment steps": at_equal_steps}
+        results[name] = row | {"train_seconds_of_all_seeds": round(outcome.seconds, 1)}
     return results
+
+
+def of_seeds(row: dict[str, Any], measure: str) -> Float[np.ndarray, " seed"]:
+    """A measure at the end, of a method's row of the table."""
+    return np.array(row["measures"][measure]["seeds"])
+
+
+def after(row: dict[str, Any], measure: str, env_steps: float) -> Float[np.ndarray, " seed"]:
+    """A measure of the curves after at most so many environment steps."""
+    return np.array(row["curves"][measure])[:, np.searchsorted(row["env_steps"], env_steps, side="right") - 1]
 
 
 def _summary(values: Float[np.ndarray, " seed"]) -> dict[str, Any]:
@@ -138,7 +143,7 @@ def _summary(values: Float[np.ndarray, " seed"]) -> dict[str, Any]:
 
 def compare(
     task: str,
-    found: dict[str, Outcome],
+    found: dict[str, Any],
     measure: str,
     one: Method,
     other: Method,
@@ -150,12 +155,13 @@ def compare(
     and at equally many environment steps where these are not the same.
 
     Args:
+      found: the table of the task.
       uninformed: the method whose ratio to `other` is the null; without it, the null is 1, that of equal ones.
     """
-    outcomes = [found[method.name] for method in (one, other, uninformed or other)]
-    env_steps = [outcome.env_steps[-1] for outcome in outcomes]
-    samples = {AT_EVALUATIONS: [outcome.measures[measure] for outcome in outcomes]}
-    samples |= {AT_STEPS: [outcome.after(measure, min(env_steps)) for outcome in outcomes]}
+    rows = [found[method.name] for method in (one, other, uninformed or other)]
+    env_steps = [row["env_steps"][-1] for row in rows]
+    samples = {AT_EVALUATIONS: [of_seeds(row, measure) for row in rows]}
+    samples |= {AT_STEPS: [after(row, measure, min(env_steps)) for row in rows]}
     if len({*env_steps}) == 1:
         samples = {AT_BOTH: samples[AT_EVALUATIONS]}
     text = f"{task}: {TITLES[measure]}, {one.name} to {other.name}"
@@ -182,31 +188,32 @@ def ratio(
 
 
 def distilled(
-    task: str, found: dict[str, Outcome], measures: tuple[str, str], least: float, most: Expected
+    task: str, found: dict[str, Any], measures: tuple[str, str], least: float, most: Expected
 ) -> list[dict[str, Any]]:
     """Claims about DCG's actor in the place of its repertoire, told descriptors and told centroids: a score of at `least` so
     many times the repertoire's, and `most` of an error. The null is the actor that is told nothing.
 
     Args:
+      found: the table of the task.
       measures: the score and the error, as `reproducibility` calls them.
     """
-    measured = found[DCG.name].measures
+    measured = partial(of_seeds, found[DCG.name])
     score, error = measures
     claims = []
     for actor, told in (("actor", "descriptors"), ("centroid_actor", "centroids")):
         text = lambda measure, told=told: f"{task}: {TITLES[measure]}, distilled actor told {told}"
-        scores, errors = (measured[f"rerun_{actor}_{measure}"] for measure in measures)
-        no_scores, no_errors = (measured[f"rerun_untold_actor_{measure}"] for measure in measures)
+        scores, errors = (measured(f"rerun_{actor}_{measure}") for measure in measures)
+        no_scores, no_errors = (measured(f"rerun_untold_actor_{measure}") for measure in measures)
         missed_by, interval = estimate(interquartile_mean, errors)
         null = null_of(interquartile_mean, no_errors)
         claims += [
-            ratio(f"{text(score)}, to repertoire", scores, measured["qd_score"], at_least(least), uninformed=no_scores),
+            ratio(f"{text(score)}, to repertoire", scores, measured("qd_score"), at_least(least), uninformed=no_scores),
             claim(text(error), PAPER, missed_by, most, null=null, interval=interval),
         ]
     return claims
 
 
-def distilled_on_ants(task: str, found: dict[str, Outcome]) -> list[dict[str, Any]]:
+def distilled_on_ants(task: str, found: dict[str, Any]) -> list[dict[str, Any]]:
     """Nine tenths of the repertoire's QD-score, within ten metres of where the actor is to go; in the paper 6."""
     return distilled(task, found, ("qd_score", "descriptor_error"), 0.9, at_most(10, " m"))
 

@@ -51,13 +51,23 @@ PROTOCOLS = {
 METHODS = (MAP_ELITES, PGA, DCG)
 
 
-def run(size: str, num_seeds: int) -> tuple[dict[str, Any], list[dict[str, Any]], Picture]:
-    """The three methods, compared two by two."""
+def run(size: str, num_seeds: int) -> tuple[dict[str, Any], Picture]:
+    """The three methods."""
     protocol = PROTOCOLS[size]
     found = {method.name: learn(method, protocol, num_seeds) for method in METHODS}
-    comparisons = []
+    results = {TASK: table(found)}
+    return results | {"order": [*map(in_words, _comparisons(size, results))]}, picture([protocol], [found])
+
+
+def claims(size: str, results: dict[str, Any]) -> list[dict[str, Any]]:
+    """The comparisons and, at size full, the distilled actor."""
+    actor = distilled_on_ants(TASK, results[TASK]) if size == "full" else []
+    return [*itertools.chain(*_comparisons(size, results)), *actor]
+
+
+def _comparisons(size: str, results: dict[str, Any]) -> list[list[dict[str, Any]]]:
+    found, comparisons = results[TASK], []
     for measure, expected in (("qd_score", at_least(1.5) if size == "full" else above(1)), ("coverage", above(1))):
         comparisons.append(compare(TASK, found, measure, DCG, PGA, expected, MAP_ELITES))
         comparisons.append(compare(TASK, found, measure, DCG, MAP_ELITES))
-    claims = [*itertools.chain(*comparisons), *(distilled_on_ants(TASK, found) if size == "full" else [])]
-    return {TASK: table(found), "order": [*map(in_words, comparisons)]}, claims, picture([protocol], [found])
+    return comparisons

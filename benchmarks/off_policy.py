@@ -53,15 +53,18 @@ TASKS = {
 }
 
 
-def run(size: str, num_seeds: int) -> tuple[dict[str, Any], list[dict[str, Any]], Picture]:
+def run(size: str, num_seeds: int) -> tuple[dict[str, Any], Picture]:
     """Trains every algorithm on its task of the size."""
-    results, claims = {}, []
+    results = {}
     with tempfile.TemporaryDirectory() as temporary:
         folders: list[Path] = []
         for algorithm, task in TASKS[size]:
             folders.append(Path(temporary) / str(len(folders)))
             seeds = num_seeds if size == "smoke" else max(num_seeds, MORE_SEEDS.get(algorithm, 0))
-            summary = train(folders[-1], algorithm, task, seeds)
-            results[f"{algorithm} {task.env}"] = summary
-            claims.append(score_claim(algorithm, PAPERS[algorithm], task, summary))
-        return results, claims, plot_learning_curves(folders)
+            results[f"{algorithm} {task.env}"] = train(folders[-1], algorithm, task, seeds)
+        return results, plot_learning_curves(folders)
+
+
+def claims(size: str, results: dict[str, Any]) -> list[dict[str, Any]]:
+    """Of every algorithm's return."""
+    return [score_claim(name, PAPERS[name], task, results[f"{name} {task.env}"]) for name, task in TASKS[size]]

@@ -8,7 +8,7 @@ task. Brax's seconds to compile are what its run took beyond its steps, evaluati
 
 from typing import Any
 
-from benchmarks._peers.throughput import Row, compare_all, picture
+from benchmarks._peers.throughput import Row, claims_of, compare_all, picture
 from jaxpg.experiment.plots import Picture
 
 SYSTEMS = {"sac": "SAC", "td3": "TD3"}
@@ -39,8 +39,13 @@ ROWS = [
 SIZES = {"smoke": [row._replace(num_updates=2_000) for row in ROWS[:1]], "small": ROWS, "full": ROWS}
 
 
-def run(size: str, num_seeds: int) -> tuple[dict[str, Any], list[dict[str, Any]], Picture]:
+def run(size: str, num_seeds: int) -> tuple[dict[str, Any], Picture]:
     """Every row by every peer that runs here."""
     del num_seeds
-    results, found = compare_all(SIZES[size], ROUNDS[size], REPEATS[size])
-    return results, found, picture(results["rows"])
+    results = compare_all(SIZES[size], ROUNDS[size], REPEATS[size])
+    return results, picture(results["rows"])
+
+
+def claims(size: str, results: dict[str, Any]) -> list[dict[str, Any]]:
+    """Of every row against its peers."""
+    return claims_of(SIZES[size], results)

@@ -9,7 +9,7 @@ of the peers are their public code: jaxued's is an example in its repository, of
 
 from typing import Any
 
-from benchmarks._peers.throughput import Row, compare_all, picture
+from benchmarks._peers.throughput import Row, claims_of, compare_all, picture
 from jaxpg.experiment.plots import Picture
 
 SYSTEMS = {"plr": ""}
@@ -23,8 +23,13 @@ ROWS = [Row("PLR, mazes of 13 x 13, 32 levels, LSTM of 256", 1, 32, 4, 1, 1.0, S
 SIZES = {"smoke": [ROWS[0]._replace(num_updates=2)], "small": ROWS, "full": ROWS}
 
 
-def run(size: str, num_seeds: int) -> tuple[dict[str, Any], list[dict[str, Any]], Picture]:
+def run(size: str, num_seeds: int) -> tuple[dict[str, Any], Picture]:
     """Every row by everyone who runs here."""
     del num_seeds
-    results, found = compare_all(SIZES[size], ROUNDS[size], REPEATS[size])
-    return results, found, picture(results["rows"])
+    results = compare_all(SIZES[size], ROUNDS[size], REPEATS[size])
+    return results, picture(results["rows"])
+
+
+def claims(size: str, results: dict[str, Any]) -> list[dict[str, Any]]:
+    """Of every row against its peers."""
+    return claims_of(SIZES[size], results)

@@ -39,21 +39,27 @@ SAC_TASKS = {
     "small": [Task("brax/inverted_double_pendulum", 20_000, None, SPRING, SAC_SMALL)],
     "full": [Task(f"brax/{name}", 3_000_000, None, SPRING, SAC_LARGE) for name in SIX],
 }
+TASKS = {"sac": SAC_TASKS, "ppo": PPO_TASKS}
 
 
-def run(size: str, num_seeds: int) -> tuple[dict[str, Any], list[dict[str, Any]], Picture]:
+def run(size: str, num_seeds: int) -> tuple[dict[str, Any], Picture]:
     """Both pairs on their tasks of the size."""
-    results, claims, pairs = {}, [], []
-    for base, mixture, tasks in (("sac", "pmoe_sac", SAC_TASKS[size]), ("ppo", "pmoe_ppo", PPO_TASKS[size])):
-        for task in tasks:
-            curves = {algorithm: learning_curves(algorithm, task, num_seeds) for algorithm in (base, mixture)}
+    results, pairs = {}, []
+    for base, tasks in TASKS.items():
+        for task in tasks[size]:
+            curves = {algorithm: learning_curves(algorithm, task, num_seeds) for algorithm in (base, f"pmoe_{base}")}
             for algorithm, of_seeds in curves.items():
                 print(f"{algorithm} on {task.env}: {np.nanmean(of_seeds, axis=0).round(1)}", flush=True)
                 results[f"{algorithm} {task.env}"] = [[_number(x) for x in curve] for curve in of_seeds.tolist()]
-            areas = {algorithm: np.nanmean(of_seeds, axis=1) for algorithm, of_seeds in curves.items()}
-            claims.append(_comparison(task, areas[base], areas[mixture], base, mixture))
             pairs.append((task, curves))
-    return results, claims, _picture(pairs)
+    return results, _picture(pairs)
+
+
+def claims(size: str, results: dict[str, Any]) -> list[dict[str, Any]]:
+    """Of the areas of each pair."""
+    area = lambda algorithm, task: np.nanmean(np.array(results[f"{algorithm} {task.env}"], float), axis=1)
+    pairs = [(base, task) for base, tasks in TASKS.items() for task in tasks[size]]
+    return [_comparison(base, task, area(base, task), area(f"pmoe_{base}", task)) for base, task in pairs]
 
 
 def learning_curves(algorithm: str, task: Task, num_seeds: int) -> Float[np.ndarray, "seed point"]:
@@ -75,13 +81,13 @@ def _number(x: float) -> float | None:
     return x if np.isfinite(x) else None
 
 
-def _comparison(task: Task, base: np.ndarray, mixture: np.ndarray, base_name: str, name: str) -> dict[str, Any]:
+def _comparison(name: str, task: Task, base: Float[np.ndarray, " seed"], mixture: Float[np.ndarray, " seed"]) -> dict[str, Any]:
     """Ratio of the areas where returns are positive, else their difference."""
     positive = min(base.min(), mixture.min()) > 0
     neutral, word = (1, "ratio") if positive else (0, "difference")
     measured, interval = estimate((ratio_of if positive else difference_of)(np.mean), mixture, base)
-    average = {"sac": 1.28, "ppo": 1.56}[base_name]
-    text = f"area under the curve, {name} to {base_name}, {task.env}, {task.steps:,} steps: {word} "
+    average = {"sac": 1.28, "ppo": 1.56}[name]
+    text = f"area under the curve, pmoe_{name} to {name}, {task.env}, {task.steps:,} steps: {word} "
     text += f"(on average over six tasks {average}, from memory)"
     return claim(text, PAPER, measured, above(neutral), null=neutral, interval=interval)
 

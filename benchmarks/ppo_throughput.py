@@ -20,7 +20,7 @@ import sys
 from typing import Any
 
 from benchmarks._claims import at_most, claim
-from benchmarks._peers.throughput import LONGEST, PAPER, Row, compare_all, measure, picture
+from benchmarks._peers.throughput import LONGEST, PAPER, Row, claims_of, compare_all, measure, picture
 from jaxpg.experiment.plots import Picture
 
 SYSTEMS = {"ppo": ""}
@@ -50,20 +50,27 @@ ROWS = [
 SIZES = {"smoke": ROWS[:1], "small": ROWS, "full": ROWS}
 
 
-def run(size: str, num_seeds: int) -> tuple[dict[str, Any], list[dict[str, Any]], Picture]:
+def run(size: str, num_seeds: int) -> tuple[dict[str, Any], Picture]:
     """Every row by every peer that runs here."""
     del num_seeds
-    results, found = compare_all(SIZES[size], ROUNDS[size], REPEATS[size])
+    results = compare_all(SIZES[size], ROUNDS[size], REPEATS[size])
     for row in SIZES[size]:
         result = results["rows"][row.name]
         bound = result["bound"] = measure("bound", sys.executable, row, "1", 1)
         if bound and row.cores == row.seeds == 1 and "jaxpg" in result["measured"]:
             result["fraction of the bound"] = result["measured"]["jaxpg"]["steps_per_second"] / bound["speeds"][0]
-    results["memory"], memory_claim = _memory()
-    return results, [*found, memory_claim], picture(results["rows"])
+    results["memory"] = _memory()
+    return results, picture(results["rows"])
 
 
-def _memory() -> tuple[dict[str, float], dict[str, Any]]:
+def claims(size: str, results: dict[str, Any]) -> list[dict[str, Any]]:
+    """Of every row against its peers, and that longer runs need no more memory."""
+    short, long = results["memory"].values()
+    text = "peak memory of one agent with 16 times the steps, ratio"
+    return [*claims_of(SIZES[size], results), claim(text, PAPER, long / short, at_most(1.02), null=16, exact=True)]
+
+
+def _memory() -> dict[str, float]:
     """Peak memory of a run and of one with 16 times the steps."""
     peaks = {}
     for times in (1, 16):
@@ -71,6 +78,4 @@ def _memory() -> tuple[dict[str, float], dict[str, Any]]:
         if (result := measure("jaxpg", sys.executable, row, "1", 1)) is None:
             raise RuntimeError(f"jaxpg did not end within {LONGEST} s on {row.name}")
         peaks[f"{row.num_envs * row.setting['num_steps'] * row.num_updates:,} steps"] = result["peak_megabytes"]
-    short, long = peaks.values()
-    text = "peak memory of one agent with 16 times the steps, ratio"
-    return peaks, claim(text, PAPER, long / short, at_most(1.02), null=16, exact=True)
+    return peaks

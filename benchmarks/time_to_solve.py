@@ -60,7 +60,7 @@ class Contender(NamedTuple):
     modes: tuple[str, ...] = (EMPTY, FILLED)
 
 
-def run(size: str, num_seeds: int) -> tuple[dict[str, Any], list[dict[str, Any]], Picture]:
+def run(size: str, num_seeds: int) -> tuple[dict[str, Any], Picture]:
     """Every contender that runs here; at size smoke jaxpg, and purejaxrl for a tenth of its steps."""
     contenders = _contenders()
     if size == "smoke":
@@ -85,7 +85,29 @@ def run(size: str, num_seeds: int) -> tuple[dict[str, Any], list[dict[str, Any]]
     summary = {mode: {label: _summary(runs) for label, runs in rows.items()} for mode, rows in measured.items()}
     partial = [label for label, contender in contenders.items() if contender.num_seeds is not None]
     results = {"target": TARGET, "measured": summary, "missing": missing, "hung": hung, "first seed alone": partial}
-    return results, _claims(summary, partial), _picture(summary, partial)
+    return results, _picture(summary, partial)
+
+
+def claims(size: str, results: dict[str, Any]) -> list[dict[str, Any]]:
+    """Of each mode: that we solve it and, against the quickest peer that does so too, in which part of its time."""
+    del size
+    found, partial = [], results["first seed alone"]
+    for mode, rows in results["measured"].items():
+        if "jaxpg" not in rows:  # hung, as the results say
+            continue
+        ours = rows["jaxpg"]
+        scores = ours["runs"][0]["scores"]  # every run of the same seeds has the same
+        score, interval = estimate(interquartile_mean, scores)
+        text = f"{mode}: jaxpg's interquartile mean after {ours['steps']:,} steps"
+        found.append(claim(text, PAPER, score, at_least(TARGET), null=RANDOM, interval=interval))
+        peers = {label: row for label, row in rows.items() if row["solved"] and label not in ("jaxpg", *partial)}
+        if peers and ours["solved"]:
+            best = min(peers, key=lambda label: peers[label]["seconds"])
+            known = lambda row: [run["known"] for run in row["runs"]]
+            ratio, interval = estimate(ratio_of(np.median), known(ours), known(peers[best]))
+            text = f"{mode}: seconds to solve CartPole-v1, ratio to the best peer ({best})"
+            found.append(claim(text, PAPER, ratio, at_most(EXPECTED), null=1, interval=interval))
+    return found
 
 
 def _contenders() -> dict[str, Contender]:
@@ -134,27 +156,6 @@ def _summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
         "iqm": statistics.median(run["iqm"] for run in runs),
         "runs": runs,
     }
-
-
-def _claims(summary: dict[str, Any], partial: list[str]) -> list[dict[str, Any]]:
-    """Of each mode: that we solve it and, against the quickest peer that does so too, in which part of its time."""
-    claims = []
-    for mode, rows in summary.items():
-        if "jaxpg" not in rows:  # hung, as the results say
-            continue
-        ours = rows["jaxpg"]
-        scores = ours["runs"][0]["scores"]  # every run of the same seeds has the same
-        score, interval = estimate(interquartile_mean, scores)
-        text = f"{mode}: jaxpg's interquartile mean after {ours['steps']:,} steps"
-        claims.append(claim(text, PAPER, score, at_least(TARGET), null=RANDOM, interval=interval))
-        peers = {label: row for label, row in rows.items() if row["solved"] and label not in ("jaxpg", *partial)}
-        if peers and ours["solved"]:
-            best = min(peers, key=lambda label: peers[label]["seconds"])
-            known = lambda row: [run["known"] for run in row["runs"]]
-            ratio, interval = estimate(ratio_of(np.median), known(ours), known(peers[best]))
-            text = f"{mode}: seconds to solve CartPole-v1, ratio to the best peer ({best})"
-            claims.append(claim(text, PAPER, ratio, at_most(EXPECTED), null=1, interval=interval))
-    return claims
 
 
 def _picture(summary: dict[str, Any], partial: list[str]) -> Picture:

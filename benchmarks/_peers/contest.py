@@ -5,6 +5,7 @@ of its own network at some observations, which ours must reproduce. Then `jaxpg.
 every contender's policy, from the same starts. Of a peer's settings the one with the best mean return counts.
 """
 
+import itertools
 import json
 import os
 import subprocess
@@ -50,15 +51,10 @@ class Contest(NamedTuple):
     deterministic: bool
 
 
-def hold(contests: list[Contest], num_seeds: int, compare: bool) -> tuple[dict[str, Any], list[dict[str, Any]], Picture]:
-    """Results, claims and picture of every contest by everyone who runs here.
-
-    Args:
-      compare: claim that we are not below the best peer; otherwise, of short runs, only that all learned something.
-    """
+def hold(contests: list[Contest], num_seeds: int) -> tuple[dict[str, Any], Picture]:
+    """Results and picture of every contest by everyone who runs here."""
     interpreters = {"rejax": interpreter("rejax"), "brax": sys.executable}
     results: dict[str, Any] = {"missing peers": [], "contests": {}}
-    claims = []
     with tempfile.TemporaryDirectory() as temporary:
         for contest in contests:
             env = contest.task.env
@@ -71,8 +67,13 @@ def hold(contests: list[Contest], num_seeds: int, compare: bool) -> tuple[dict[s
             for label, score in scores.items():
                 print(f"{env}, {label}: {score['returns']}", flush=True)
             results["contests"][env] = scores
-            claims += (_comparison if compare else _learning)(env, scores)
-    return results, claims, _picture(results["contests"])
+    return results, _picture(results["contests"])
+
+
+def claims_of(results: dict[str, Any], compare: bool) -> list[dict[str, Any]]:
+    """That we are above the best peer or, if they are not to be compared, that all learned something."""
+    found = _comparison if compare else _learning
+    return list(itertools.chain(*(found(env, scores) for env, scores in results["contests"].items())))
 
 
 def _ours(folder: Path, contest: Contest, num_seeds: int) -> dict[str, Any]:

@@ -69,16 +69,19 @@ def compare(row: Row, rounds: int, repeats: int) -> tuple[dict[str, Any], list[s
     return summary, hung, [f"{row.name}: {peer}" for peer in row.peers if peer not in peers]
 
 
-def compare_all(rows: list[Row], rounds: int, repeats: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Every row by everyone who runs here: results and claims."""
+def compare_all(rows: list[Row], rounds: int, repeats: int) -> dict[str, Any]:
+    """Every row by everyone who runs here."""
     results: dict[str, Any] = {"missing peers": [], "rows": {}}
-    found: list[dict[str, Any]] = []
     for row in rows:
         summary, hung, missing = compare(row, rounds, repeats)
         results["missing peers"] += missing
         results["rows"][row.name] = {**row._asdict(), "measured": summary, "hung": hung}
-        found += claims(row, summary)
-    return results, found
+    return results
+
+
+def claims_of(rows: list[Row], results: dict[str, Any]) -> list[dict[str, Any]]:
+    """Of every row what `compare_all` measured."""
+    return list(itertools.chain(*(_claims(row, results["rows"][row.name]["measured"]) for row in rows)))
 
 
 def _interpreter(peer: str) -> str | None:
@@ -138,7 +141,7 @@ def _summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def claims(row: Row, summary: dict[str, Any]) -> list[dict[str, Any]]:
+def _claims(row: Row, summary: dict[str, Any]) -> list[dict[str, Any]]:
     """Speed and compile time against the best compiled peer, and speed against the best loop in Python."""
     if "jaxpg" not in summary:  # hung, as the results say
         return []

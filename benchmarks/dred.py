@@ -92,7 +92,7 @@ SETTINGS = {
         64,
         256,
         64,
-        1_500_000,
+        1_000_000,
         {"num_envs": 36, "num_steps": 128, "memory_size": 64, "learning_rate": 1e-3},
         {"vae_latent_size": 64, "vae_hidden_sizes": (256, 128), "vae_epochs": 1000},
         512,

@@ -3,6 +3,9 @@
 The paper claims that true mixtures with the frequency estimator learn faster than one Gaussian: on average over six tasks the
 area is 28 % larger with SAC and 56 % with PPO (figures quoted from memory, per-task numbers were not available: an ordering
 claim). In every pair networks, steps and hyperparameters are the same; PMOE-SAC and SAC begin as the authors' code does.
+
+Measured at size small, five seeds: mixtures are ahead in all three pairs, by 3 to 10 %, and in none by more than the seeds
+differ: open.
 """
 
 from typing import Any

@@ -39,7 +39,7 @@ PPO_TASKS = {
 }
 SAC_TASKS = {
     "smoke": [Task("Pendulum-v1", 3_000, hyperparameters=AUTHORS | {"hidden_sizes": (64, 64)})],
-    "small": [Task("brax/inverted_double_pendulum", 20_000, None, SPRING, SAC_SMALL)],
+    "small": [Task(f"brax/{name}", 20_000, None, SPRING, SAC_SMALL) for name in ("inverted_double_pendulum", "halfcheetah")],
     "full": [Task(f"brax/{name}", 3_000_000, None, SPRING, SAC_LARGE) for name in SIX],
 }
 TASKS = {"sac": SAC_TASKS, "ppo": PPO_TASKS}

@@ -173,7 +173,7 @@ def experts_actor(config: PMOESACConfig, feature_size: int, action_size: int) ->
     paper="Ren et al. 2021, arXiv 2104.09122",
     field="online",
     actions="continuous",
-    status="results; only one seed, of `gating`, reaches the target of target reaching",
+    status="results; its experts reach a target, but not by different ways",
 )
 def pmoe_sac(config: PMOESACConfig, env: Any, params: PyTree) -> Algorithm:
     """SAC with a mixture of experts."""

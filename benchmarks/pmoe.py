@@ -11,7 +11,7 @@ trained; what the experts do alone; noise in what is observed. Full: the authors
 Measured at size small, five seeds, means: with four experts 60 % arrive on the fixed layout (three seeds always, two hardly
 ever), with one 47 %, and on new layouts 60 % and 57 %, before they see the fixed one; the seeds differ too much for a claim to
 hold. Of the experts alone all arrive in two seeds and one does in a third, whose paths are distinguishable (twelve times as far
-apart as one expert's are) but lead round the discs by one and the same way: the paper's picture is not reproduced. By the budget:
+apart as one expert's are) but lead round the discs by one way: the paper's picture is not reproduced. By the budget:
 
     thousand steps                       80           160          320 (the fixed layout since 160)
     arrivals in the buffer, K = 1, 4     218, 176     715, 640     1448, 1653

@@ -308,16 +308,16 @@ def claims(size: str, results: dict[str, Any]) -> list[dict[str, Any]]:
         return found
     of_seeds = lambda name, measure: np.array(results["methods"][name][measure]["seeds"])
     gaps = [of_seeds(name, "GenGap") for name in ("uniform", "DRED")]
-    found.append(_difference("GenGap, uniform less DRED", *gaps, 0.05))
+    found.append(_difference("GenGap, uniform less DRED", gaps, 0.05))
     for name in ("PLR", "DRED"):
         scores = [of_seeds(one, "score test") for one in (name, "DR")]
-        found.append(_difference(f"test, {name} less DR", *scores, 0.0))
+        found.append(_difference(f"test, {name} less DR", scores, 0.0))
     accuracies = [of_seeds(name, "probe accuracy") for name in ("uniform", "PLR")]
-    found.append(_difference("probe's accuracy, uniform less PLR", *accuracies, 0.0))
+    found.append(_difference("probe's accuracy, uniform less PLR", accuracies, 0.0))
     for rival in ("uniform", "PLR", "robust PLR", "ACCEL"):
         for levels in ("test", *EDGES):
             scores = [of_seeds(name, f"score {levels}") for name in ("DRED", rival)]
-            found.append(_difference(f"{levels}, DRED less {rival}", *scores, 0.0))
+            found.append(_difference(f"{levels}, DRED less {rival}", scores, 0.0))
     rivals = {name: of_seeds(name, "score test").mean() for name in METHODS if "DRED" not in name}
     best = max(rivals, key=lambda name: rivals[name])
     ratio, interval = estimate(ratio_of(np.mean), of_seeds("DRED", "score test"), of_seeds(best, "score test"))
@@ -325,8 +325,9 @@ def claims(size: str, results: dict[str, Any]) -> list[dict[str, Any]]:
     return [*found, claim(text, PAPER, ratio, at_least(1.05), null=1, interval=interval)]
 
 
-def _difference(text: str, a: Float[np.ndarray, " seed"], b: Float[np.ndarray, " seed"], least: float) -> dict[str, Any]:
-    measured, interval = estimate(np.mean, a - b)  # the seeds' training sets are the same, and so are their keys
+def _difference(text: str, samples: list[Float[np.ndarray, " seed"]], least: float) -> dict[str, Any]:
+    one, other = samples
+    measured, interval = estimate(np.mean, one - other)  # the seeds' training sets are the same, and so are their keys
     return claim(text, PAPER, measured, at_least(least) if least else above(0), null=0, interval=interval)
 
 

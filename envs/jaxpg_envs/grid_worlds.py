@@ -165,8 +165,8 @@ class GridWorlds(environment.Environment[GridWorldsState, GridWorldsParams]):
         appears = jax.random.bernoulli(appear_key, jnp.asarray(level.respawn)[kind]) & ~state.exists & is_used(level)
         objects = state.objects
         if not self._tabular:
-            occupied = jnp.where(state.exists, state.objects, node)
-            nodes, appears = free_nodes(place_key, self._ground(level).at[node].set(False).at[occupied].set(False), appears)
+            occupied = jnp.where(state.exists, state.objects, node)  # none appears unless one is absent
+            nodes, appears = free_nodes(place_key, self._ground(level).at[occupied].set(False), appears)
             objects = jnp.where(appears, nodes, objects)
         exists = (state.exists | appears) & ~collected
         state = GridWorldsState(state.time + 1, node, objects, exists, ends)

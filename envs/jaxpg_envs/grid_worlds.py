@@ -108,10 +108,9 @@ class GridWorlds(environment.Environment[GridWorldsState, GridWorldsParams]):
     def observation_space(self, params: GridWorldsParams) -> spaces.Box | Dict:
         level = params.level
         if self._tabular:
-            return spaces.Box(0.0, jnp.inf, (level.walls.size * 2 ** level.objects.shape[-1] + 1,), jnp.float32)
-        shape = (*level.walls.shape[-2:], 2 + level.reward.shape[-1])
-        image, time = spaces.Box(0.0, 1.0, shape, jnp.float32), spaces.Box(0.0, jnp.inf, (1,), jnp.float32)
-        return Dict({"image": image, "time": time})
+            return spaces.Box(0.0, jnp.inf, (level.walls.size * 2 ** level.objects.shape[0] + 1,), jnp.float32)
+        image = spaces.Box(0.0, 1.0, (*level.walls.shape, 2 + level.reward.shape[0]), jnp.float32)
+        return Dict({"image": image, "time": spaces.Box(0.0, jnp.inf, (1,), jnp.float32)})
 
     def sample_level(self, key: PRNGKeyArray) -> GridWorldsLevel:
         """A level of the distribution, see `grid_worlds_levels.sample_level`."""

@@ -65,7 +65,7 @@ class Design(NamedTuple):
         number, size: (design, 2) ranges, uniform.
         max_steps, lifetime: (design, 2) ranges, log-uniform.
         walls: (design, side, side) bool, those that are always there.
-        num_walls: random ones, nodes of a level of the largest size: those that a smaller level lacks are no walls of it.
+        num_walls: random ones, anywhere in a level of the largest size: a smaller level has those that are inside of it.
     """
 
     kinds: Any
@@ -190,10 +190,8 @@ def sample_level(key: PRNGKeyArray, name: str) -> GridWorldsLevel:
         for share, ends in zip(shares[2:], (design.max_steps, design.lifetime), strict=True)
     )
     side = design.walls.shape[0]
-    inside, (rows, columns) = inside_of(size, side), np.indices((side, side))
     chosen = _distinct(wall_key, jnp.ones(side**2, bool), designs.num_walls)
-    drawn = jnp.zeros(side**2, bool).at[chosen].set(True)[jnp.where(inside, rows * size + columns, 0)]
-    walls = ~inside | design.walls | drawn
+    walls = ~inside_of(size, side) | design.walls.reshape(-1).at[chosen].set(True).reshape(side, side)
     free = ~walls.reshape(-1)
     nodes = _distinct(place_key, free, design.kind.size + 1)
     low, high = jnp.moveaxis(design.kinds.astype(jnp.float32), -1, 0)

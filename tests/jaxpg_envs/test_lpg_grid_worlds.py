@@ -139,7 +139,7 @@ def test_the_tabular_observation():
 
 
 def test_planes():
-    """Of agent, walls, and each kind of objects."""
+    """Of agent, walls, and each kind of objects; one that is gone hides none that came to its place."""
     level = level_of("S#0", "1.2", "...", kinds=((1.0, 0.0, 0.0), (-1.0, 0.0, 0.0)), kind=[0, 1, 1])
     params = PLANES_DEFAULTS.replace(level=level)
     observation, state = PLANES_RESET(KEY, params)
@@ -149,8 +149,8 @@ def test_planes():
         "image": ((3, 3, 4), jnp.float32),
         "time": ((1,), jnp.float32),
     }
-    objects = jnp.array([2, 3, 5], jnp.int32)
-    state = state.replace(objects=objects, exists=jnp.array([True, False, True]), time=jnp.int32(7), node=jnp.int32(4))
+    objects = jnp.array([2, 5, 5], jnp.int32)
+    state = state.replace(objects=objects, exists=jnp.array([True, True, False]), time=jnp.int32(7), node=jnp.int32(4))
     observation = PLANES_STEP(KEY, state, DOWN, params)[0]
     expected = [[7], [1], [2], [5]]
     assert [np.flatnonzero(plane).tolist() for plane in np.asarray(observation["image"]).reshape(9, 4).T] == expected

@@ -265,13 +265,12 @@ def optimal_return(level: GridWorldsLevel) -> Float[Array, ""]:
     Exact, by dynamic programming over cells and sets of objects that are there, backward from the level's time limit.
     """
     num_nodes, num_objects = level.walls.size, level.objects.shape[0]
-    used, kind = is_used(level), level.kind
+    kind, respawn = level.kind, level.respawn[level.kind]
     nodes, sets = np.arange(num_nodes), np.arange(2**num_objects)
-    here = (nodes[:, None] == level.objects) & used
+    here = (nodes[:, None] == level.objects) & is_used(level)
     collected = here[:, None] & ((sets[:, None] >> np.arange(num_objects)) % 2 == 1)
     earned = lambda value: jnp.where(collected, value[kind], 0.0).sum(-1)
     reward, goes_on = earned(level.reward), 1.0 - jnp.minimum(earned(level.termination), 1.0)
-    respawn = jnp.where(used, level.respawn[kind], 0.0)
     ahead = moved(level.walls, nodes[:, None], np.arange(len(MOVES)))
 
     def one_step_earlier(_: Any, value: Float[Array, "node set"]) -> Float[Array, "node set"]:

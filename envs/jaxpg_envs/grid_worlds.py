@@ -74,11 +74,12 @@ class GridWorlds(environment.Environment[GridWorldsState, GridWorldsParams]):
     Each object that was absent before a step appears with its probability, also below the agent, who collects it in the step
     that follows. Episodes begin with all objects; the level's time limit truncates them.
 
-    Where observations are tabular, objects keep to the cells that the level says. Observed is a vector: one-hot which cell the
-    agent is in and which set of objects is there (cell + number of cells * sum of 2^object), and a thousandth of the number of
-    steps, in float32. As "planes", objects begin and appear in random free cells, and only the agent's start is the level's.
-    Observed is a dictionary: "image" holds for each cell whether the agent, a wall, and an object of each kind is there,
-    "time" the thousandth. (GROOVE's code has no plane of walls, and a vector of all planes.)
+    Where observations are tabular, objects keep to the cells that the level says. Observed is a number: which cell the agent is
+    in and which set of objects is there, cell + number of cells * sum of 2^object. As "planes", objects begin and appear in
+    random free cells, and only the agent's start is the level's. Observed is a dictionary: "image" holds for each cell whether
+    the agent, a wall, and an object of each kind is there, "time" a thousandth of the number of steps, both in float32.
+    (GROOVE's code has vectors: the number one-hot, with the time behind it, which makes no table of it any more; and all
+    planes but that of walls, with the time.)
     """
 
     step = jax.jit(step_and_reset, static_argnums=0)
@@ -105,10 +106,10 @@ class GridWorlds(environment.Environment[GridWorldsState, GridWorldsParams]):
     def action_space(self, params: GridWorldsParams | None = None) -> spaces.Discrete:
         return spaces.Discrete(len(MOVES))
 
-    def observation_space(self, params: GridWorldsParams) -> spaces.Box | Dict:
+    def observation_space(self, params: GridWorldsParams) -> spaces.Discrete | Dict:
         level = params.level
         if self._tabular:
-            return spaces.Box(0.0, jnp.inf, (level.walls.size * 2 ** level.objects.shape[0] + 1,), jnp.float32)
+            return spaces.Discrete(level.walls.size * 2 ** level.objects.shape[0])
         image = spaces.Box(0.0, 1.0, (*level.walls.shape, 2 + level.reward.shape[0]), jnp.float32)
         return Dict({"image": image, "time": spaces.Box(0.0, jnp.inf, (1,), jnp.float32)})
 
@@ -184,12 +185,10 @@ class GridWorlds(environment.Environment[GridWorldsState, GridWorldsParams]):
         return ~jnp.asarray(level.walls).reshape(-1)
 
     def _observe(self, state: GridWorldsState, params: GridWorldsParams) -> PyTree:
-        level, time = params.level, CLOCK * state.time[None].astype(jnp.float32)
-        num_nodes, num_objects = level.walls.size, level.objects.shape[0]
+        level, num_nodes = params.level, params.level.walls.size
         if self._tabular:
-            present = jnp.sum(state.exists * 2 ** np.arange(num_objects))
-            table = jax.nn.one_hot(state.node + num_nodes * present, num_nodes * 2**num_objects, dtype=jnp.float32)
-            return jnp.concatenate([table, time])
+            return state.node + num_nodes * jnp.sum(state.exists * 2 ** np.arange(level.objects.shape[0]), dtype=jnp.int32)
+        time = CLOCK * state.time[None].astype(jnp.float32)
         planes = jnp.zeros((level.reward.shape[0], num_nodes), bool).at[level.kind, state.objects].max(state.exists)
         agent = jnp.arange(num_nodes) == state.node
         image = jnp.concatenate([jnp.stack([agent, ~self._ground(level)]), planes]).T.reshape(*level.walls.shape, -1)

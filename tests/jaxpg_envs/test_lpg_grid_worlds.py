@@ -126,13 +126,10 @@ def test_terminated_and_truncated_are_told_apart():
 def test_the_tabular_observation():
     params = DEFAULTS.replace(level=LEVEL)
     observation, state = RESET(KEY, params)
-    assert observation.shape == ENV.observation_space(params).shape == (9 * 4 + 1,)
-    assert observation.dtype == jnp.float32
-    assert np.flatnonzero(observation).tolist() == [0 + 9 * 3]
+    assert ENV.observation_space(params).n == 9 * 4
+    assert (observation.shape, observation.dtype, int(observation)) == ((), jnp.int32, 0 + 9 * 3)
     state = state.replace(node=jnp.int32(1), exists=jnp.array([False, True]), time=jnp.int32(4))
-    after = STEP(KEY, state, DOWN, params)[0]
-    assert np.flatnonzero(after).tolist() == [4 + 9 * 2, 36]
-    np.testing.assert_allclose(after[jnp.array([22, 36])], [1, 0.005])
+    assert int(STEP(KEY, state, DOWN, params)[0]) == 4 + 9 * 2
 
 
 # --- Objects anywhere ---------------------------------------------------------------------------------------------------

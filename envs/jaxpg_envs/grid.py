@@ -20,9 +20,11 @@ EMPTY, WALL, LAVA, MOSS, GOAL = range(5)
 FORWARD = ((0, 1), (1, 0), (0, -1), (-1, 0))
 """Steps in (row, column) of the directions right, down, left, up, as MiniGrid counts them."""
 
+CELL_COLOURS = np.array([[24, 24, 24], [120, 120, 120], [230, 110, 20], [45, 95, 45], [60, 220, 60]], np.uint8)
+"""By what a cell holds."""
+
 _MOST_BLOCKS = (60, 13 * 13)  # in DRED's and ACCEL's random levels, of that many cells
 _TILE = 8  # pixels
-_COLOURS = np.array([[24, 24, 24], [120, 120, 120], [230, 110, 20], [45, 95, 45], [60, 220, 60]], np.uint8)
 _AGENT_COLOUR = (220, 40, 40)
 
 
@@ -211,15 +213,28 @@ def draw_level(level: Level) -> UInt8[np.ndarray, "height width 3"]:
     8 pixels for each cell, the enclosing walls included; on the host.
     """
     codes = np.pad(np.asarray(cells(level)), 1, constant_values=WALL)
-    picture = np.kron(codes, np.ones((_TILE, _TILE), np.int8))
-    picture = _COLOURS[picture]
+    row, column = divmod(int(level.start), codes.shape[1] - 2)
+    return draw_cells(CELL_COLOURS[codes], row, column, int(level.direction) if isinstance(level, MazeLevel) else None)
+
+
+def draw_cells(
+    colours: UInt8[np.ndarray, "rows columns 3"], row: int, column: int, direction: int | None = None
+) -> UInt8[np.ndarray, "height width 3"]:
+    """A picture of cells, the enclosing walls included, and of the agent: a disc, or an arrow where it looks in a direction.
+
+    Args:
+        colours: of the cells.
+        row, column: the agent's, enclosing walls not counted.
+        direction: of `FORWARD`.
+    """
+    picture = colours.repeat(_TILE, 0).repeat(_TILE, 1)
     picture[::_TILE] //= 2
     picture[:, ::_TILE] //= 2
     away, along = np.indices((_TILE, _TILE)) - (_TILE - 1) / 2
-    if isinstance(level, MazeLevel):
-        shape = np.rot90((np.abs(away) <= (3 - along) / 2) & (along > -3), -int(level.direction))
-    else:
+    if direction is None:
         shape = away**2 + along**2 < 8
-    row, column = (_TILE * (x + 1) for x in divmod(int(level.start), codes.shape[1] - 2))
-    picture[row : row + _TILE, column : column + _TILE][shape] = _AGENT_COLOUR
+    else:
+        shape = np.rot90((np.abs(away) <= (3 - along) / 2) & (along > -3), -direction)
+    top, left = _TILE * (row + 1), _TILE * (column + 1)
+    picture[top : top + _TILE, left : left + _TILE][shape] = _AGENT_COLOUR
     return picture

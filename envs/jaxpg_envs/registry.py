@@ -106,6 +106,7 @@ _JAXPG = {
     "PlanarArm-v0": ("jaxpg", "reach every place with an arm bent evenly, in one step: quality-diversity"),
     "CaveEscape-v0": ("jaxpg", "find the way out of a cave, by moss and past lava: environment design"),
     "Maze-v0": ("jaxpg", "find the goal in a maze seen in part: environment design"),
+    "GridWorlds-v0": ("jaxpg", "collect objects in any of many grid worlds, those of LPG: meta-learning, environment design"),
 }
 
 # Modules and functions that make them; target reaching has variants of one class.
@@ -116,6 +117,7 @@ _JAXPG_FACTORIES = {
     "PlanarArm-v0": ("planar_arm", "planar_arm"),
     "CaveEscape-v0": ("cave_escape", "cave_escape"),
     "Maze-v0": ("maze", "maze"),
+    "GridWorlds-v0": ("grid_worlds", "grid_worlds"),
 }
 
 _own: dict[str, tuple[Entry, Callable[..., tuple[Any, Any]]]] = {}

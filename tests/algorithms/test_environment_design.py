@@ -25,6 +25,7 @@ from jaxpg.experiment.checkpoints import from_host, to_host
 from jaxpg.rollout import Transition
 from jaxpg.spaces import observation_encoder, observation_size
 from jaxpg_envs.cave_escape import cave_escape
+from jaxpg_envs.grid_worlds import grid_worlds
 from jaxpg_envs.levels import CaveLevel, level_set
 from jaxpg_envs.maze import maze
 
@@ -130,6 +131,39 @@ def test_seeds_side_by_side_are_the_seeds_alone():
     following, _ = quick_jit(jax.vmap(algorithm.update))(two)
     for index, expected in enumerate((run[3], run[4])):
         assert_close(row(following, index), expected, rtol=1e-3, atol=1e-4)
+
+
+def on_grid_worlds(name):
+    """Levels of the generator, seen as one-hot vectors; those of ACCEL are edited, those of PAIRED built."""
+    sizes = SMALL | SIZES[name] | {"encoder": "dense", "num_epochs": 1, "num_steps": 32}
+    sizes |= {} if name == "paired" else {"levels": "generator"}
+    sizes |= {"buffer_size": 8} if name == "plr" else {}
+    return jaxpg.make(name, *grid_worlds("small"), **sizes)
+
+
+@pytest.mark.parametrize("name", ["accel", "domain_randomization", "plr"])
+def test_grid_worlds_are_learned_too(name):
+    algorithm = on_grid_worlds(name)
+
+    def run(key):
+        first = algorithm.init(key)
+        return first, *jax.lax.scan(lambda state, _: algorithm.update(state), first, length=5)
+
+    first, last, metrics = quick_jit(run)(KEY)
+    assert differs(last.learner.params, first.learner.params)
+    assert jnp.isfinite(metrics["parameter_norm"]).all()
+    assert (metrics["nonfinite_rewards"] + metrics["nonfinite_observations"] == 0).all()
+    assert metrics["episodes"].sum() > 0
+    if name != "domain_randomization":
+        assert metrics["replayed"][-1] > 0
+
+
+@pytest.mark.parametrize("name", ["paired", "robust_plr", "sfl"])
+def test_other_curricula_fit_grid_worlds(name):
+    algorithm = on_grid_worlds(name)
+    before = jax.eval_shape(algorithm.init, KEY)
+    after = jax.eval_shape(algorithm.update, before)[0]
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(lambda x: (x.shape, x.dtype), before)
 
 
 def test_a_saved_run_goes_on_to_the_same_bits():
@@ -389,6 +423,24 @@ def test_paired_builds_levels_with_walls_goal_and_start():
     assert terminated
     assert (int(state.level.goal), int(state.level.start)) == (4, 5)
     assert state.level.layout.tolist() == [[0, 1, 0], [0, 0, 0]]
+
+
+def test_paired_builds_grid_worlds_with_start_objects_and_walls():
+    env, params = grid_worlds("small")
+    inside = np.indices((6, 6)).max(0) < 2
+    level = params.level._replace(walls=jnp.array(~inside | ([[False, True] * 3] * 6)), size=jnp.int32(2))
+    building = Building(env.empty_level(level), num_walls=2)
+    observation, state = building.reset(KEY, ())
+    assert observation[:36].tolist() == (~inside).ravel().tolist()
+    for action in (1, 1, 2, 0, 0, 35):  # an object goes on to 6, the next from a wall to 7, the last from 0; no start is walled
+        assert observation.shape == building.observation_space(()).shape
+        observation, state, _, terminated, _, _ = building.step(KEY, state, jnp.int32(action), ())
+    assert terminated
+    assert (int(state.level.start), state.level.objects.tolist()) == (1, [6, 7, 0])
+    assert state.level.walls.tolist() == (~inside).tolist()
+    assert np.flatnonzero(observation[36 : 5 * 36]).tolist() == [1, 36 + 6, 72 + 7, 108 + 0]
+    same = [name for name in level._fields if name not in ("walls", "start", "objects")]
+    assert_same([getattr(state.level, name) for name in same], [getattr(level, name) for name in same])
 
 
 def test_paired_pays_the_adversary_the_regret():

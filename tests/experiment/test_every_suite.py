@@ -33,6 +33,7 @@ CASES = [
     ("PlanarArm-v0", {}),
     ("CaveEscape-v0", {"size": 5, "max_steps_in_episode": 20}),
     ("Maze-v0", {"max_steps_in_episode": 20}),
+    ("GridWorlds-v0", {"levels": "small"}),
     ("jumanji/Snake-v1", SHORT),
     ("jumanji/TSP-v1", SHORT),
     ("jumanji/Knapsack-v1", SHORT),

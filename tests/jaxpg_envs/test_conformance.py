@@ -48,6 +48,7 @@ SAME_START = {  # by definition of the task
     "DiscountingChain-bsuite",
     "FourRooms-misc",
     "FrozenLake-misc",
+    "GridWorlds-v0",
     "Maze-v0",
     "PlanarArm-v0",
     "PointOmni-v0",

@@ -18,7 +18,7 @@ from jaxpg_envs.quality_diversity_brax import TASKS
 from jaxpg_envs.suites import SUITES
 
 OURS = {"StatelessCartPole-v1", "TargetReaching-v0", "RandomTargetReaching-v0", "PointOmni-v0", "TrapOmni-v0", "PlanarArm-v0"}
-OURS |= {"CaveEscape-v0", "Maze-v0"}
+OURS |= {"CaveEscape-v0", "Maze-v0", "GridWorlds-v0"}
 
 
 def test_the_table_is_complete():

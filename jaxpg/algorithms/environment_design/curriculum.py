@@ -311,7 +311,7 @@ def single_level(name: str, env: Any, params: PyTree) -> tuple[PyTree, PyTree]:
       InputError: the environment has no levels.
     """
     if not hasattr(env, "sample_level") or not hasattr(params, "level"):
-        raise InputError(f"{name} chooses levels, but {name_of(env)} has none: choose CaveEscape-v0 or Maze-v0")
+        raise InputError(f"{name} chooses levels, but {name_of(env)} has none: choose CaveEscape-v0, Maze-v0 or GridWorlds-v0")
     single = jax.tree.leaves(jax.eval_shape(env.sample_level, jax.random.key(0)))[0]
     if jnp.ndim(jax.tree.leaves(params.level)[0]) == single.ndim:
         return params, None

@@ -1,12 +1,12 @@
 """PAIRED (Dennis et al., 2020, arXiv 2012.02096): an adversary builds the levels that one student can solve and another cannot.
 
-The adversary places goal and start, then walls, one cell per step, seeing the level so far, the step and a random vector. Two
-students play what it built and learn from it, the antagonist and the protagonist, which is the policy. The adversary is paid
-the regret: the best return of the antagonist less the mean return of the protagonist.
+The adversary places goal and start (on GridWorlds start and objects), then walls, one cell per step, seeing the level so far,
+the step and a random vector. Two students play what it built and learn from it, the antagonist and the protagonist, which is
+the policy. The adversary is paid the regret: the best return of the antagonist less the mean return of the protagonist.
 
-Differences from the paper: the adversary has the sizes of the students' actor and critic and no memory; where goal and start
-coincide, the start moves to the next cell; levels have walls alone (on CaveEscape no lava or moss), and a maze's first
-direction is always the same.
+Differences from the paper: the adversary has the sizes of the students' actor and critic and no memory; where two things
+coincide, the second moves to the next free cell; levels have walls alone (on CaveEscape no lava or moss); a maze's first
+direction is always the same; all else of a level of GridWorlds is that of `params.level`.
 """
 
 import math
@@ -34,6 +34,7 @@ from jaxpg.rollout import Transition, init_rollout, nonfinite_metrics
 from jaxpg_envs.levels import WALL
 
 NOISE_SIZE = 50  # of the random vector
+PLACED = ("goal", "start", "objects")  # fields of levels, where they have them, that hold nodes
 
 
 @struct.dataclass
@@ -65,17 +66,18 @@ class BuildingState(NamedTuple):
 
 
 class Building:
-    """Designing a level as an environment with gymnax's interface: each action names a cell, first the goal's.
+    """Designing a level as an environment with gymnax's interface: each action names a cell, first the goal's if there is one.
 
-    An episode is `num_walls` + 2 steps; it pays nothing, as what a level is worth shows only when it is played. Nothing is
-    reset at its end, so that the last state holds the level.
+    An episode is a step for each thing that is placed, 2 in a maze, and `num_walls` more. It pays nothing, as what a level is
+    worth shows only when it is played. Nothing is reset at its end, so that the last state holds the level.
     """
 
     name = "Building"
 
     def __init__(self, empty_level: PyTree, num_walls: int) -> None:
         self._empty = empty_level
-        self._num_steps = num_walls + 2
+        self._num_placed = placed(empty_level).size
+        self.num_steps = num_walls + self._num_placed
         self._num_nodes = math.prod(empty_level[0].shape)
 
     def action_space(self, params: PyTree) -> Any:
@@ -86,7 +88,8 @@ class Building:
     def observation_space(self, params: PyTree) -> Any:
         from gymnax.environments import spaces
 
-        return spaces.Box(-jnp.inf, jnp.inf, (3 * self._num_nodes + self._num_steps + 1 + NOISE_SIZE,), jnp.float32)
+        size = (1 + self._num_placed) * self._num_nodes + self.num_steps + 1 + NOISE_SIZE
+        return spaces.Box(-jnp.inf, jnp.inf, (size,), jnp.float32)
 
     def reset(self, key: jax.Array, params: PyTree) -> tuple[Float[Array, " feature"], BuildingState]:
         """An empty level and a new random vector."""
@@ -94,28 +97,40 @@ class Building:
         return self._observe(state), state
 
     def step(self, key: jax.Array, state: BuildingState, action: Int[Array, ""], params: PyTree) -> tuple:
-        """Places goal, start or a wall; nothing where a wall would cover them."""
+        """Places goal, start, an object or a wall; nothing where a wall would cover them."""
         level, node = state.level, action.astype(jnp.int32)
-        start = jnp.where(node == level.goal, (node + 1) % self._num_nodes, node)
-        cells = level[0].reshape(-1)
-        walled = cells.at[node].set(
-            jnp.where((node == level.goal) | (node == level.start), cells[node], WALL).astype(cells.dtype)
-        )
-        level = level._replace(
-            **{level._fields[0]: jnp.where(state.time > 1, walled, cells).reshape(level[0].shape)},
-            goal=jnp.where(state.time == 0, node, level.goal),
-            start=jnp.where(state.time == 1, start, level.start),
-        )
+        nodes, order, cells = placed(level), jnp.arange(self._num_placed), level[0].reshape(-1)
+        taken = (cells == WALL).at[jnp.where(order < state.time, nodes, self._num_nodes)].set(True, mode="drop")
+        away = (jnp.arange(self._num_nodes) - node) % self._num_nodes
+        nearest = jnp.argmin(jnp.where(taken, self._num_nodes, away)).astype(jnp.int32)
+        walled = cells.at[node].set(jnp.where((node == nodes).any(), cells[node], WALL).astype(cells.dtype))
+        cells = jnp.where(state.time < self._num_placed, cells, walled)
+        level = level._replace(**{level._fields[0]: cells.reshape(level[0].shape)})
+        level = with_placed(level, jnp.where(order == state.time, nearest, nodes))
         state = BuildingState(level, state.time + 1, state.noise)
         observation = self._observe(state)
-        done = state.time >= self._num_steps
+        done = state.time >= self.num_steps
         return observation, state, jnp.float32(0), done, jnp.bool_(False), {"final_observation": observation}
 
     def _observe(self, state: BuildingState) -> Float[Array, " feature"]:
-        one_hot = lambda node, placed: jax.nn.one_hot(node, self._num_nodes) * placed
         walls = (state.level[0].reshape(-1) == WALL).astype(jnp.float32)
-        goal, start = one_hot(state.level.goal, state.time > 0), one_hot(state.level.start, state.time > 1)
-        return jnp.concatenate([walls, goal, start, jax.nn.one_hot(state.time, self._num_steps + 1), state.noise])
+        so_far = (jnp.arange(self._num_placed) < state.time)[:, None]
+        nodes = jax.nn.one_hot(placed(state.level), self._num_nodes) * so_far
+        return jnp.concatenate([walls, nodes.reshape(-1), jax.nn.one_hot(state.time, self.num_steps + 1), state.noise])
+
+
+def placed(level: PyTree) -> Int[Array, " place"]:
+    """The nodes of what is placed in a level before walls."""
+    return jnp.concatenate([jnp.atleast_1d(getattr(level, name)) for name in PLACED if hasattr(level, name)])
+
+
+def with_placed(level: PyTree, nodes: Int[Array, " place"]) -> PyTree:
+    """The level with these nodes."""
+    for name in PLACED:
+        if hasattr(level, name):
+            old = jnp.asarray(getattr(level, name))
+            level, nodes = level._replace(**{name: nodes[: old.size].reshape(old.shape)}), nodes[old.size :]
+    return level
 
 
 def paid(steps: Transition, regret: Float[Array, " env"]) -> Transition:
@@ -136,11 +151,12 @@ def paired(config: PAIREDConfig, env: Any, params: PyTree) -> Algorithm:
     params, _ = single_level("paired", env, params)
     updates = num_updates(config, 2)
     student = make_student(config, env, params, updates)
-    building = Building(jax.tree.map(lambda x: jnp.zeros_like(jnp.asarray(x)), params.level), config.num_walls)
+    nothing = lambda level: jax.tree.map(lambda x: jnp.zeros_like(jnp.asarray(x)), level)
+    building = Building(getattr(env, "empty_level", nothing)(params.level), config.num_walls)
     adversary_config = PPOConfig(
-        total_steps=updates * config.num_envs * (config.num_walls + 2),
+        total_steps=updates * config.num_envs * building.num_steps,
         num_envs=config.num_envs,
-        num_steps=config.num_walls + 2,
+        num_steps=building.num_steps,
         num_epochs=config.num_epochs,
         num_minibatches=1,
         clip_values=True,

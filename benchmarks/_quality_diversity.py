@@ -248,7 +248,8 @@ def picture(protocols: list[Protocol], outcomes: list[dict[str, Outcome]]) -> Pi
             axes.set_title(f"{protocol.name}: {TITLES[metric]}", loc="left", fontsize=10, color=INK)
             for index, (name, outcome) in enumerate(methods.items()):
                 share = np.linspace(0, 1, outcome.curves[metric].shape[1] + 1)[1:]
-                colour, style = COLOURS[index % len(COLOURS)], "--" if "ablation" in name else "-"
+                colour = COLOURS[index % len(COLOURS)]
+                style = "--" if "ablation" in name else ":" if index >= len(COLOURS) else "-"
                 (lines[name],) = axes.plot(share, interquartile_mean(outcome.curves[metric]), style, color=colour)
                 axes.fill_between(share, *bootstrap_interval(outcome.curves[metric]), color=colour, alpha=0.15, linewidth=0)
             axes.set_xlabel("share of the evaluations")

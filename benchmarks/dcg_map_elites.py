@@ -18,6 +18,17 @@ The paper's score of the distilled actor adds up fitness wherever it is earned, 
 still is fittest, an actor that heeds no descriptor passes. Claimed of it are the corrected score, which counts a cell only if
 it was reached, and by how much it misses; the null is the same actor, told the centre at every cell. It is told the elites'
 descriptors, as in the paper, and the cells' centroids, as in the released code.
+
+Measured at size small, at equal evaluations: DCG's QD-score is 1.14, 1.24 (trap) and 1.57 (1024 cells) times PGA's, but about
+as many times as MAP-Elites may be, so that the claims are open; more than MAP-Elites holds before the trap (1.21; 1.09 and 1.19
+elsewhere). At equal environment steps DCG is not shown to be above PGA anywhere (1.09, 1.10, 1.03), and with 1024 cells it is
+below MAP-Elites (0.78): so early in a run, the actor's episodes do not pay yet. No ablation is shown to be worse; with 1024
+cells the second is better at equal steps. DCRL, which has no such episodes, is above DCG in the open (1.01, with 1024 cells 1.8
+at equal steps), and below it before the trap (0.94 at equal evaluations, 1.05, open, at equal steps).
+
+The distilled actor earns 0.56 to 0.80 of the repertoire's corrected score and misses by 1.2 to 2.7 widths of a cell; told
+nothing, by 6 to 11. Kernel lengths of 0.01 and 0.5 come to 1.05 and 1.09 times the QD-score of 0.1, and steps of 0.05 let ME-ES
+come to twice that of 0.02 (1024 cells).
 """
 
 import itertools
@@ -45,7 +56,7 @@ from benchmarks._quality_diversity import (
 )
 from jaxpg.experiment.plots import Picture
 
-SYSTEMS = {"dcg_map_elites": ".*(DCG(-MAP-Elites)? to|distilled)", "dcrl_map_elites": ".*DCRL(-MAP-Elites)? to"}
+SYSTEMS = {"dcg_map_elites": ".*(DCG-MAP-Elites to|distilled)", "dcrl_map_elites": ".*DCRL-MAP-Elites to"}
 SEEDS = {"smoke": 2, "small": 5, "full": 2}
 METHODS = [MAP_ELITES, ME_ES, PGA, DCG, DCRL]
 VARIANTS = [

@@ -3,6 +3,10 @@
 Deterministic evaluation over 128 whole episodes per seed, interquartile mean over seeds with a 95 % bootstrap interval. The
 expected scores are our acceptance targets, on Brax's inverted pendulum that of Gym's; at size smoke, too short for them, it is
 more than untrained policies have. Scores of RL Zoo are those of settings tuned for the task, one seed.
+
+Measured at size small: all reach 500 on CartPole with every seed. On Pendulum PPO does (-153), TRPO nearly for sure (-189), and
+REINFORCE is on its way (-914); A2C and IMPALA, whose windows are of five steps, stay where untrained policies are. On the
+inverted pendulum, with 200,000 steps, nobody reaches 950: TRPO 819, REINFORCE 764, PPO 706, A2C 668, IMPALA 490.
 """
 
 import tempfile

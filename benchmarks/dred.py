@@ -14,10 +14,10 @@ training set. The probe tells levels apart by the policy's memory.
 
 Measured at size small, five seeds, 210 updates each: DRED is above DR, uniform sampling, PLR and robust PLR on every held-out
 set (its lead over ACCEL under much lava is open), and on the test set 1.13 times (1.06 to 1.19) the best that is not a variant
-of it, uniform sampling. EL-DRED, which edits (0.78 to DRED's 0.78), and codes from the autoencoder's prior (0.79) are its equals:
-that codes lie between those of two levels is not shown to matter here. PLR is DR's equal on the test set; sets that are unlike
-the training set favour random levels over replay. At equal environment steps, half of their updates, DRED, EL-DRED and the prior
-(0.66 to 0.70) are no better than uniform sampling after all of its (0.70): what they gain on the test set takes the second half.
+of it, uniform sampling. EL-DRED, which edits (0.78 as DRED), and codes from the autoencoder's prior (0.79) are its equals: that
+codes lie between those of two levels is not shown to matter here. PLR is DR's equal on the test set; sets that are unlike the
+training set favour random levels over replay. At equal environment steps, half of their updates, DRED, EL-DRED and the prior
+(0.66 to 0.70) are no better than uniform sampling after all of its (0.70): their gain on the test set takes the second half.
 The autoencoder makes too little lava: in that statistic random levels are closer to the set.
 """
 

@@ -44,7 +44,6 @@ def run(name: str, size: str, seeds: int | None, out: Path | None) -> None:
     started = time.perf_counter()
     results, figure = module.run(size, num_seeds)
     device = jax.devices()[0]
-    results = json.loads(json.dumps(results, allow_nan=False))  # as they are read again
     report = {
         "name": name,
         "size": size,
@@ -56,28 +55,26 @@ def run(name: str, size: str, seeds: int | None, out: Path | None) -> None:
         },
         "seeds": num_seeds,
         "results": results,
-        "claims": module.claims(size, results),
+        "claims": [],
     }
     path = out or RESULTS / f"{name}-{size}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    _write(report, path)
+    _write(report, path)  # what took long is safe, whatever becomes of the rest
     if figure is not None:
         figure.save(path.with_suffix(".png"))
+    judge(name, size, path)
 
 
 def judge(name: str, size: str, out: Path | None) -> None:
-    """Judges the figures in a benchmark's JSON again."""
+    """Judges the figures in a benchmark's JSON, and prints the claims."""
     path = out or RESULTS / f"{name}-{size}.json"
     try:
         report = json.loads(path.read_text())
         results = report["results"]
     except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"no results to judge: {path}: {error}") from None
-    _write(report | {"claims": importlib.import_module(f"benchmarks.{name}").claims(size, results)}, path)
-
-
-def _write(report: dict[str, Any], path: Path) -> None:
-    path.write_text(json.dumps(report, indent=2, allow_nan=False) + "\n")
+        raise InputError(f"there are no results to judge in {path}: {error!r}: run the benchmark without --judge") from None
+    report["claims"] = importlib.import_module(f"benchmarks.{name}").claims(size, results)
+    _write(report, path)
     title = f"{report['name']}, {report['size']}, {report['seeds']} seeds, {report['seconds']} s"
     table = Table(title=title, title_justify="left", box=None)
     columns = ("claim", "paper", "measured", "interval", "expected", "null", "verdict")
@@ -88,6 +85,10 @@ def _write(report: dict[str, Any], path: Path) -> None:
     console = Console()
     console.print(table)
     console.print(f"written to {path}", highlight=False)
+
+
+def _write(report: dict[str, Any], path: Path) -> None:
+    path.write_text(json.dumps(report, indent=2, allow_nan=False) + "\n")
 
 
 def _in_short(value: Any) -> str:

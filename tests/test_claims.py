@@ -26,7 +26,7 @@ from benchmarks._claims import (
     null_of,
     ratio_of,
 )
-from jaxpg import REGISTRY
+from jaxpg import REGISTRY, InputError
 from jaxpg.experiment.statistics import interquartile_mean
 
 # --- One verdict at a time ----------------------------------------------------------------------------------------------
@@ -204,6 +204,27 @@ def test_claims_are_what_the_figures_say(name):
     report = REPORTS[name]
     benchmark = importlib.import_module(f"benchmarks.{report['name']}")
     assert benchmark.claims(report["size"], report["results"]) == report["claims"]
+
+
+def test_results_are_judged_again(tmp_path, monkeypatch, capsys):
+    """From the command line, in a file of one's own; what cannot be judged is left as it is."""
+    path, report = tmp_path / "mine.json", REPORTS["memory-small"]
+    arguments = ["benchmarks", "memory", "--size", "small", "--judge", "--out", str(path)]
+    monkeypatch.setattr("sys.argv", arguments)
+    with pytest.raises(InputError, match="there are no results to judge in .*mine.json.*: run the benchmark without --judge"):
+        command.main()
+    path.write_text("{}")
+    with pytest.raises(InputError, match="KeyError"):
+        command.main()
+    assert path.read_text() == "{}"
+    path.write_text(json.dumps(report | {"claims": []}))
+    command.main()
+    assert json.loads(path.read_text()) == report
+    assert "holds" in capsys.readouterr().out
+    monkeypatch.setattr("sys.argv", [*arguments, "--seeds", "2"])
+    with pytest.raises(SystemExit):
+        command.main()
+    assert "--seeds is for a run" in capsys.readouterr().err
 
 
 def test_words_say_what_is_judged():

@@ -34,10 +34,11 @@ SEEDS = {"smoke": 2, "small": 6, "full": 10}
 MORE_SEEDS = {"qr_dqn": 10}
 CARTPOLE, PENDULUM, MOUNTAIN_CAR = "CartPole-v1", "Pendulum-v1", "MountainCarContinuous-v0"
 MANY = {"num_envs": 32, "gradient_steps": 32, "hidden_sizes": (64, 64)}
+QUANTILES = {"double": True, "learning_rate": 1e-3}
 LASTING, STRONG = {"noise_correlation": 0.9}, {"exploration_noise": 0.5, "learning_rate": 1e-3}
 SMALL = [
     ("dqn", Task(CARTPOLE, 100_000, 475.0, reference="RL Zoo: 500")),
-    ("qr_dqn", Task(CARTPOLE, 100_000, 475.0, reference="RL Zoo: 500")),
+    ("qr_dqn", Task(CARTPOLE, 100_000, 475.0, None, QUANTILES, "RL Zoo: 500")),
     ("pqn", Task(CARTPOLE, 500_000, 475.0, reference="CleanRL: 495.1")),
     ("sac_discrete", Task(CARTPOLE, 100_000, 475.0)),
     ("ddpg", Task(PENDULUM, 20_000, -200.0, reference="RL Zoo: -152")),

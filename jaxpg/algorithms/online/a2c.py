@@ -43,21 +43,35 @@ class A2CConfig(JointConfig):
     learning_rate: Scalar = hyperparameter(7e-4, "step size of RMSProp", low=0)
     value_coefficient: Scalar = hyperparameter(1.0, "weight of the value loss", low=0)
     gae_lambda: Scalar = hyperparameter(1.0, "lambda of the advantage estimates; 1 gives n-step returns", low=0, high=1)
+    normalize_advantages: bool = static(False, "subtract the batch's mean from advantages and divide by their deviation")
 
 
-def make_parts(config: A2CConfig, env: Any, env_params: PyTree, network: ActorCritic) -> Parts:
-    """A2C around any actor-critic."""
+def make_parts(
+    config: A2CConfig,
+    env: Any,
+    env_params: PyTree,
+    network: ActorCritic,
+    optimizer: optax.GradientTransformation | None = None,
+) -> Parts:
+    """A2C around any actor-critic.
+
+    Args:
+      optimizer: in the place of RMSProp behind a bound on the gradient's norm.
+    """
     actor = make_actor(config, env, env_params, network)
-    optimizer = optax.chain(
-        optax.clip_by_global_norm(config.max_gradient_norm),
-        optax.chain(optax.scale_by_rms(decay=0.99, eps=1e-5), scale_by_learning_rate(config, 1)),
-    )
+    if optimizer is None:
+        optimizer = optax.chain(
+            optax.clip_by_global_norm(config.max_gradient_norm),
+            optax.chain(optax.scale_by_rms(decay=0.99, eps=1e-5), scale_by_learning_rate(config, 1)),
+        )
 
     def learn(key: jax.Array, learner: Learner, transitions: Transition) -> tuple[Learner, Metrics]:
         learner, e = actor.appraise(learner, transitions)
         advantages, targets = losses.generalized_advantage_estimation(
             e.reward, e.value, e.next_value, e.terminated, e.truncated, config.discount, config.gae_lambda
         )
+        if config.normalize_advantages:
+            advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
         learner, metrics = actor_critic_step(config, network, optimizer, learner, e, advantages, targets)
         return actor.observe(learner, transitions), metrics
 

@@ -1,5 +1,6 @@
 """The antagonist of algorithmic regret: A2C, trained on a level for as long as an agent lived there."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -9,12 +10,13 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, PyTree
 
+from jaxpg.algorithms.meta_learning.meta_gradient import credit
 from jaxpg.algorithms.meta_learning.rule_agent import Head, make_optimizer
 from jaxpg.algorithms.online import a2c
 from jaxpg.evaluation import evaluate
 from jaxpg.networks import ActorCritic
 from jaxpg.rollout import init_rollout
-from jaxpg.spaces import choices, observation_size
+from jaxpg.spaces import observation_size
 
 
 def make_antagonist(
@@ -22,7 +24,7 @@ def make_antagonist(
 ) -> Callable[[jax.Array, PyTree, Int[Array, " level"]], Float[Array, " level"]]:
     """A function `(key, env_params stacked, lifetimes) -> mean returns` of new A2C agents, each after as many updates.
 
-    Network, optimiser and rollouts are those of the agents; advantages are normalised, as in GROOVE's code.
+    Network, optimiser and rollouts are those of the agents, and advantages are credited as in the meta-gradient.
     """
     a2c_config = a2c.A2CConfig(
         num_envs=config.num_envs,
@@ -31,16 +33,15 @@ def make_antagonist(
         activation=config.activation,
         normalize_observations=False,
         normalize_rewards=False,
-        normalize_advantages=True,
         anneal_learning_rate=False,
         discount=config.discount,
         gae_lambda=config.gae_lambda,
         entropy_coefficient=config.antagonist_entropy_coefficient,
         value_coefficient=2.0,  # of half a mean square
     )
-    num_actions, num_features = int(choices(env.action_space(params))), observation_size(env, params)
+    num_features = observation_size(env, params)
     head = lambda outputs, gain: Head(outputs, 0, config.hidden_sizes, config.activation, gain)
-    actor, critic = head(num_actions, 0.01), head(1, 1.0)
+    actor, critic = head(env.action_space(params).n, 0.01), head(1, 1.0)
 
     def init(key: jax.Array) -> PyTree:
         keys, features = jax.random.split(key), jnp.zeros(num_features)
@@ -57,7 +58,7 @@ def make_antagonist(
         "critic": make_optimizer(config, config.prediction_learning_rate),
     }
     optimizer = optax.partition(optimizers, {"actor": "actor", "critic": "critic"})
-    parts = a2c.make_parts(a2c_config, env, params, network, optimizer)
+    parts = a2c.make_parts(a2c_config, env, params, network, optimizer, functools.partial(credit, config))
 
     def one(key: jax.Array, env_params: PyTree, lifetime: Int[Array, ""]) -> Float[Array, ""]:
         init_key, env_key, learn_key, evaluate_key = jax.random.split(key, 4)

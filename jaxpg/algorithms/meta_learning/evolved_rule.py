@@ -50,9 +50,10 @@ class EvolvedRuleConfig(AgentConfig):
 
 
 class EvolvedRuleState(NamedTuple):
-    """The whole state of a run; `strategy` is evosax's."""
+    """The whole state of a run; `rule` is the mean, `strategy` is evosax's."""
 
     key: jax.Array
+    rule: PyTree
     strategy: PyTree
     updates: Int[Array, "*digit"]
 
@@ -94,8 +95,9 @@ def evolved_rule(config: EvolvedRuleConfig, env: Any, params: PyTree) -> Algorit
 
     def init(key: jax.Array) -> EvolvedRuleState:
         key, rule_key, strategy_key = jax.random.split(key, 3)
-        start = strategy.init(strategy_key, rule.initial(rule_key), strategy.default_params)
-        return EvolvedRuleState(key, start, init_count(num_updates))
+        mean = rule.initial(rule_key)
+        start = strategy.init(strategy_key, mean, strategy.default_params)
+        return EvolvedRuleState(key, mean, start, init_count(num_updates))
 
     def fitness(key: jax.Array, rule_params: PyTree, birth_key: jax.Array, level: PyTree) -> Float[Array, ""]:
         life_key, return_key = jax.random.split(key)
@@ -120,10 +122,10 @@ def evolved_rule(config: EvolvedRuleConfig, env: Any, params: PyTree) -> Algorit
             "fitness_max": returns.max(),
             "decided_pairs": (better != 0).mean(dtype=jnp.float32),
         }
-        return EvolvedRuleState(key, told, increment(state.updates)), metrics
+        return EvolvedRuleState(key, strategy.get_mean(told), told, increment(state.updates)), metrics
 
     def policy(state: EvolvedRuleState, deterministic: bool = True) -> Policy:
         """That of a new agent, which lives on the level of the parameters and learns by the mean rule."""
-        return living.policy(strategy.get_mean(state.strategy), jax.random.fold_in(state.key, 0), deterministic)
+        return living.policy(state.rule, jax.random.fold_in(state.key, 0), deterministic)
 
     return Algorithm(init, update, policy, config, steps, num_updates)

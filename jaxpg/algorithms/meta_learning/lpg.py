@@ -35,8 +35,8 @@ from jaxpg.algorithm import (
 )
 from jaxpg.algorithms.environment_design import level_buffer
 from jaxpg.algorithms.environment_design.curriculum import levels_at, where_rows
-from jaxpg.algorithms.environment_design.level_buffer import LevelBuffer
 from jaxpg.algorithms.meta_learning.antagonist import make_antagonist
+from jaxpg.algorithms.meta_learning.bandit import choose_arms, factors, init_bandit, note_returns
 from jaxpg.algorithms.meta_learning.level_replay import choose_slots, note_scores
 from jaxpg.algorithms.meta_learning.lives import LIFETIME_HELP, Lives, make_living
 from jaxpg.algorithms.meta_learning.meta_gradient import MetaConfig, Outlook, make_meta_gradient, mean_gradient
@@ -53,6 +53,8 @@ REPLAY = {"score": SCORES}
 SCORE_HELP = "by what levels are replayed; uniform: they are not"
 MINIBATCH_HELP = "parts of the population whose gradients are computed one after the other"
 ENDINGS_HELP = "agents whose lives can end in one update"
+BANDIT = {"bandit": (True,)}
+BANDIT_HELP = "every life has its own step size and alpha_y, by which others did well"
 DECAY = 0.98  # of the mean regrets in the metrics, per update
 
 
@@ -69,6 +71,9 @@ class LPGConfig(MetaConfig):
     num_bins: int = static(8, "m, of the agents' predictions", low=2, high=MOST_UNITS)
     temporally_aware: bool = static(False, "the rule reads how far an agent's life has come")
     meta_learning_rate: Scalar = hyperparameter(1e-4, "step size of Adam on the rule", low=0)
+    bandit: bool = static(False, BANDIT_HELP)
+    bandit_temperature: Scalar = hyperparameter(0.1, "tau, in units of returns", low=1e-3, needs=BANDIT)
+    bandit_bonus: Scalar = hyperparameter(0.2, "rho, weight of what was seldom tried", low=0, needs=BANDIT)
     score: Literal["uniform", "algorithmic_regret", "optimal_regret", "value_l1", "positive_value_loss"] = static(
         "uniform", SCORE_HELP
     )
@@ -102,7 +107,8 @@ class LPGState(NamedTuple):
     Attributes:
       rule: parameters of the update rule.
       slots: of the buffer, in which an agent's level is; `buffer_size` if it is new.
-      buffer: `()` where levels are drawn at random.
+      buffer: a `LevelBuffer`; `()` where levels are drawn at random.
+      arms: those of the `bandit` by which the agents live; both are `()` without one.
       fresh, replayed: scores at the end of lives on levels that were new, and on those that had been played before.
     """
 
@@ -111,7 +117,9 @@ class LPGState(NamedTuple):
     optimizer: PyTree
     lives: Lives
     slots: Int[Array, " agent"]
-    buffer: LevelBuffer | tuple
+    buffer: PyTree
+    arms: PyTree
+    bandit: PyTree
     fresh: Tally
     replayed: Tally
     updates: Int[Array, "*digit"]
@@ -124,6 +132,7 @@ class Ended(NamedTuple):
     exists: Bool[Array, " row"]
     life: Lives
     slot: Int[Array, " row"]
+    arm: PyTree
     outlook: Outlook
 
 
@@ -150,20 +159,30 @@ def meta_learner(name: str, config: LPGConfig, env: Any, params: PyTree) -> Algo
     num_agents, num_endings = config.num_agents, min(config.max_endings, config.num_agents)
     steps = num_agents * config.num_envs * config.num_steps * (config.num_inner_updates + 1)
     num_updates = math.ceil(config.total_steps / steps)
-    replays = config.score != "uniform"
+    replays, by_regret = config.score != "uniform", config.score in ("algorithmic_regret", "optimal_regret")
 
-    def birth(key: jax.Array, level: PyTree) -> Lives:
+    def birth(key: jax.Array, level: PyTree, arm: PyTree) -> Lives:
         life_key, critic_key = jax.random.split(key)
-        return living.born(life_key, level, meta.init_critic(critic_key))
+        life = living.born(life_key, level, meta.init_critic(critic_key))
+        if not config.bandit:
+            return life
+        pace, weight = factors(arm)
+        own = life.learner._replace(pace=pace, prediction_coefficient=weight * life.learner.prediction_coefficient)
+        return life._replace(learner=own)
+
+    def arms_of(key: jax.Array, bandit: PyTree, number: int) -> PyTree:
+        return choose_arms(key, bandit, number, config.bandit_temperature, config.bandit_bonus) if config.bandit else ()
 
     def init(key: jax.Array) -> LPGState:
-        key, rule_key, level_key, life_key, age_key = jax.random.split(key, 5)
+        key, rule_key, level_key, life_key, age_key, arm_key = jax.random.split(key, 6)
         rule_params = rule.initial(rule_key)
         levels = jax.vmap(living.sample_level)(jax.random.split(level_key, num_agents))
-        lives = jax.vmap(birth)(jax.random.split(life_key, num_agents), levels)
+        bandit = init_bandit() if config.bandit else ()
+        arms = arms_of(arm_key, bandit, num_agents)
+        lives = jax.vmap(birth)(jax.random.split(life_key, num_agents), levels, arms)
         # First lives are shorter, so that lives do not all end at once.
         first = jax.random.randint(age_key, (num_agents,), 1, lives.lifetime + 1)
-        buffer = ()
+        buffer: PyTree = ()
         if replays:
             buffer = level_buffer.init_buffer(config.buffer_size, jax.eval_shape(env.sample_level, key))
         none = Tally(jnp.float32(0), jnp.float32(0))
@@ -174,27 +193,33 @@ def meta_learner(name: str, config: LPGConfig, env: Any, params: PyTree) -> Algo
             lives=lives._replace(lifetime=first),
             slots=jnp.full(num_agents, config.buffer_size, jnp.int32),
             buffer=buffer,
+            arms=arms,
+            bandit=bandit,
             fresh=none,
             replayed=none,
             updates=init_count(num_updates),
         )
 
-    def score(key: jax.Array, ended: Ended) -> Float[Array, " row"]:
-        if config.score in ("value_l1", "positive_value_loss"):
+    def score(key: jax.Array, ended: Ended, own: Float[Array, " row"]) -> Float[Array, " row"]:
+        if not by_regret:
             return getattr(ended.outlook, config.score)
-        own_key, other_key = jax.random.split(key)
-        own = jax.vmap(living.return_of)(jax.random.split(own_key, num_endings), ended.life.learner, ended.life.level)
         if config.score == "optimal_regret":
             return jax.vmap(env.optimal_return)(ended.life.level) - own
         lifetimes = jnp.where(ended.exists, ended.life.lifetime, 0)
-        return antagonist(other_key, jax.vmap(living.params_of)(ended.life.level), lifetimes) - own
+        return antagonist(key, jax.vmap(living.params_of)(ended.life.level), lifetimes) - own
 
     def end_lives(state: LPGState, key: jax.Array, ended: Ended) -> LPGState:
-        score_key, choose_key, level_key, life_key = jax.random.split(key, 4)
+        return_key, score_key, choose_key, level_key, life_key, arm_key = jax.random.split(key, 6)
         levels = jax.vmap(living.sample_level)(jax.random.split(level_key, num_endings))
         slots = jnp.full(num_endings, config.buffer_size, jnp.int32)
+        own = jnp.zeros(num_endings)
+        if by_regret or config.bandit:
+            keys = jax.random.split(return_key, num_endings)
+            own = jax.vmap(living.return_of)(keys, ended.life.learner, ended.life.level)
+        if config.bandit:
+            state = state._replace(bandit=note_returns(state.bandit, ended.arm, own, ended.exists))
         if replays:
-            scores = score(score_key, ended)
+            scores = score(score_key, ended, own)
             was_new = ended.exists & (ended.slot == config.buffer_size)
             goes_on = state.slots.at[ended.index].set(config.buffer_size, mode="drop")
             active = jnp.zeros(config.buffer_size, bool).at[goes_on].set(True, mode="drop")
@@ -207,9 +232,11 @@ def meta_learner(name: str, config: LPGConfig, env: Any, params: PyTree) -> Algo
                 fresh=state.fresh.add(scores, was_new),
                 replayed=state.replayed.add(scores, ended.exists & ~was_new),
             )
-        born = jax.vmap(birth)(jax.random.split(life_key, num_endings), levels)
+        arms = arms_of(arm_key, state.bandit, num_endings)
+        born = jax.vmap(birth)(jax.random.split(life_key, num_endings), levels, arms)
         write = lambda old, new: old.at[ended.index].set(new, mode="drop")
-        return state._replace(lives=jax.tree.map(write, state.lives, born), slots=write(state.slots, slots))
+        lives, slots, arms = jax.tree.map(write, (state.lives, state.slots, state.arms), (born, slots, arms))
+        return state._replace(lives=lives, slots=slots, arms=arms)
 
     def update(state: LPGState) -> tuple[LPGState, Metrics]:
         key, learn_key, end_key = jax.random.split(state.key, 3)
@@ -223,7 +250,7 @@ def meta_learner(name: str, config: LPGConfig, env: Any, params: PyTree) -> Algo
         )
         is_over = lives.learner.step >= lives.lifetime
         index = jnp.nonzero(is_over, size=num_endings, fill_value=num_agents)[0].astype(jnp.int32)
-        rows = jax.tree.map(lambda x: x[jnp.minimum(index, num_agents - 1)], (lives, state.slots, outlook))
+        rows = jax.tree.map(lambda x: x[jnp.minimum(index, num_agents - 1)], (lives, state.slots, state.arms, outlook))
         ended = Ended(index, index < num_agents, *rows)
         state = jax.lax.cond(any_in_batch(is_over.any()), end_lives, lambda state, *_: state, state, end_key, ended)
         # Episodes that ended in the last rollout of an update.

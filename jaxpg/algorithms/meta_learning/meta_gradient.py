@@ -71,6 +71,12 @@ class MetaGradient(NamedTuple):
     loss: Callable[..., tuple[Float[Array, ""], tuple[Lives, Outlook]]]
 
 
+def credit(config: MetaConfig, advantages: Float[Array, "time env"]) -> Float[Array, "time env"]:
+    """What actions are credited with, of their advantages: in units of the batch's deviation from its mean."""
+    normalized = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
+    return jnp.broadcast_to(normalized.mean(axis=0), normalized.shape) if config.legacy_row_advantage else normalized
+
+
 def make_meta_gradient(config: MetaConfig, agent: RuleAgent, example: PyTree) -> MetaGradient:
     """The meta-gradient of agents.
 
@@ -121,10 +127,7 @@ def make_meta_gradient(config: MetaConfig, agent: RuleAgent, example: PyTree) ->
         learner, state, critic = carry
         state, t = jax.lax.stop_gradient(agent.collect(keys[-1], learner, state, env_params))
         critic, (advantages, value_loss) = learn_values(critic, t)
-        credit = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
-        if config.legacy_row_advantage:
-            credit = jnp.broadcast_to(credit.mean(axis=0), credit.shape)
-        policy_loss = losses.policy_gradient_loss(agent.log_prob(learner.actor, t), credit)
+        policy_loss = losses.policy_gradient_loss(agent.log_prob(learner.actor, t), credit(config, advantages))
         measures = jax.tree.map(jnp.mean, measures)
         meta_loss = (
             policy_loss

@@ -21,7 +21,6 @@ from jaxtyping import Array, Float, Int, PyTree
 from jaxpg.algorithm import InputError, Policy, Scalar, hyperparameter, static
 from jaxpg.algorithms.meta_learning.update_rule import Lived, Targets
 from jaxpg.errors import name_of
-from jaxpg.gradient_descent import descend
 from jaxpg.networks import MLP
 from jaxpg.rollout import RolloutState, Transition, existing_successors, rollout
 from jaxpg.spaces import action_decoder, choices, is_discrete, observation_encoder, observation_size
@@ -46,13 +45,18 @@ class AgentConfig:
 
 
 class Learner(NamedTuple):
-    """An agent: parameters of policy and predictions, the optimisers' states, and the updates that it has had."""
+    """An agent: parameters of policy and predictions, the optimisers' states, and the updates that it has had.
+
+    `pace` is a factor of both its step sizes, `prediction_coefficient` its own alpha_y.
+    """
 
     actor: PyTree
     critic: PyTree
     actor_optimizer: PyTree
     critic_optimizer: PyTree
     step: Int[Array, ""]
+    pace: Float[Array, ""]
+    prediction_coefficient: Float[Array, ""]
 
 
 class Measures(NamedTuple):
@@ -141,7 +145,8 @@ def make_agent(
         keys = jax.random.split(key)
         actor_params, critic_params = actor.init(keys[0], example), critic.init(keys[1], example)
         states = actor_optimizer.init(actor_params), critic_optimizer.init(critic_params)
-        return Learner(actor_params, critic_params, *states, jnp.int32(0))
+        own = jnp.float32(1), jnp.asarray(config.prediction_coefficient, jnp.float32)
+        return Learner(actor_params, critic_params, *states, jnp.int32(0), *own)
 
     def collect(key: jax.Array, learner: Learner, state: RolloutState, env_params: PyTree) -> tuple[RolloutState, Transition]:
         params = jax.lax.stop_gradient(learner.actor)  # what happens is data, also to a meta-gradient
@@ -170,12 +175,19 @@ def make_agent(
             log_predictions = jax.nn.log_softmax(critic.apply(critic_params, x))
             divergence = (jnp.exp(log_predictions) * (log_predictions - targets.log_prediction)).sum(-1)
             policy_loss = (log_prob(actor_params, t) * targets.policy).mean()
-            return policy_loss + config.prediction_coefficient * divergence.mean()
+            return policy_loss + learner.prediction_coefficient * divergence.mean()
 
         gradients = jax.grad(loss)((learner.actor, learner.critic))
-        actor_params, actor_state = descend(actor_optimizer, gradients[0], learner.actor, learner.actor_optimizer)
-        critic_params, critic_state = descend(critic_optimizer, gradients[1], learner.critic, learner.critic_optimizer)
-        updated = Learner(actor_params, critic_params, actor_state, critic_state, learner.step + 1)
+        actor_changes, actor_state = actor_optimizer.update(gradients[0], learner.actor_optimizer, learner.actor)
+        critic_changes, critic_state = critic_optimizer.update(gradients[1], learner.critic_optimizer, learner.critic)
+        moved = lambda params, changes: optax.apply_updates(params, optax.tree.scale(learner.pace, changes))
+        updated = learner._replace(
+            actor=moved(learner.actor, actor_changes),
+            critic=moved(learner.critic, critic_changes),
+            actor_optimizer=actor_state,
+            critic_optimizer=critic_state,
+            step=learner.step + 1,
+        )
         learner = jax.tree.map(lambda new, old: jnp.where(updated.step <= lifetime, new, old), updated, learner)
         return learner, Measures(
             policy_entropy=_entropy(actor.apply(learner.actor, x)),

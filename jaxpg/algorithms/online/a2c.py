@@ -12,12 +12,13 @@ but for the number of environments, the rate, which falls, and RMSProp's epsilon
 but not in PyTorch, because beside it the derivative of training would not be finite where a gradient is zero.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import optax
 from flax import struct
-from jaxtyping import PyTree
+from jaxtyping import Array, Float, PyTree
 
 from jaxpg import losses
 from jaxpg.algorithm import Algorithm, Metrics, Scalar, hyperparameter, register, static
@@ -43,7 +44,6 @@ class A2CConfig(JointConfig):
     learning_rate: Scalar = hyperparameter(7e-4, "step size of RMSProp", low=0)
     value_coefficient: Scalar = hyperparameter(1.0, "weight of the value loss", low=0)
     gae_lambda: Scalar = hyperparameter(1.0, "lambda of the advantage estimates; 1 gives n-step returns", low=0, high=1)
-    normalize_advantages: bool = static(False, "subtract the batch's mean from advantages and divide by their deviation")
 
 
 def make_parts(
@@ -52,11 +52,13 @@ def make_parts(
     env_params: PyTree,
     network: ActorCritic,
     optimizer: optax.GradientTransformation | None = None,
+    credit: Callable[[Float[Array, "time env"]], Float[Array, "time env"]] = lambda advantages: advantages,
 ) -> Parts:
     """A2C around any actor-critic.
 
     Args:
       optimizer: in the place of RMSProp behind a bound on the gradient's norm.
+      credit: what actions are credited with, of their advantages.
     """
     actor = make_actor(config, env, env_params, network)
     if optimizer is None:
@@ -70,9 +72,7 @@ def make_parts(
         advantages, targets = losses.generalized_advantage_estimation(
             e.reward, e.value, e.next_value, e.terminated, e.truncated, config.discount, config.gae_lambda
         )
-        if config.normalize_advantages:
-            advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
-        learner, metrics = actor_critic_step(config, network, optimizer, learner, e, advantages, targets)
+        learner, metrics = actor_critic_step(config, network, optimizer, learner, e, credit(advantages), targets)
         return actor.observe(learner, transitions), metrics
 
     return Parts(

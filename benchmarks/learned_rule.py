@@ -1,8 +1,8 @@
 """The rule that jaxpg ships, meta-trained on grid worlds, on environments of another kind, beside A2C and a random policy.
 
-Agents are multilayer perceptrons that Adam moves where the rule says (`learned_rule`, its defaults); A2C has its own. Expected is
-more than a random policy earns, which says that something carries over from tables on grid worlds, and no more: GROOVE's figures
-on MinAtar are of rules that were meta-trained on a thousand times as many steps, after 100,000 updates (128 million steps).
+Agents are multilayer perceptrons that Adam moves where the rule says (`learned_rule`, its defaults); A2C has its own. Expected
+is more than a random policy earns, which says that something carries over from tables on grid worlds, and no more: GROOVE's
+figures on MinAtar are of rules from a thousand times as many steps, after 100,000 updates (128 million steps) of an agent.
 """
 
 import tempfile

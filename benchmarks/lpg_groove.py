@@ -71,7 +71,7 @@ SETTINGS = {
         held_out=64,
         levels="small",
         shared={"num_envs": 16, "rule_size": 64, "lifetime": 100},
-        population={"num_agents": 16, "num_minibatches": 1, "max_endings": 4, "meta_learning_rate": 3e-4},
+        population={"num_agents": 16, "num_minibatches": 1, "max_endings": 4},
         buffer_size=256,
         num_pairs=16,
     ),

@@ -98,7 +98,7 @@ def make(name: str, size: str, **more: Any) -> tuple[Algorithm, Any, PyTree]:
         "groove": of_lpg | {"buffer_size": setting.buffer_size},
         "evolved_rule": setting.shared | {"num_pairs": setting.num_pairs, "num_minibatches": 1},
     }[name]
-    return jaxpg.make(name, env, params, **own, **more, total_steps=steps), env, params
+    return jaxpg.make(name, env, params, **(own | more), total_steps=steps), env, params
 
 
 def living_of(algorithm: Algorithm, env: Any, params: PyTree) -> Living:
@@ -174,7 +174,7 @@ def _number(x: float) -> float | None:
 def memory(size: str) -> dict[str, float]:
     """Megabytes of temporary memory that a meta-step needs, by K and `remat`."""
     found = {}
-    for updates in (1, 5, 20):
+    for updates in (1, 5, 20) if size != "smoke" else (5, 20):
         for remat in (True, False):
             algorithm, _, _ = make("lpg", size, num_inner_updates=updates, remat=remat)
             state = jax.eval_shape(algorithm.init, jax.random.key(0))

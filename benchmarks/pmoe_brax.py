@@ -4,8 +4,9 @@ The paper claims that true mixtures with the frequency estimator learn faster th
 area is 28 % larger with SAC and 56 % with PPO (figures quoted from memory, per-task numbers were not available: an ordering
 claim). In every pair networks, steps and hyperparameters are the same; PMOE-SAC and SAC begin as the authors' code does.
 
-Measured at size small, five seeds: mixtures are ahead in all four pairs, where a ratio can be told by 3 to 10 %, and in none
-by more than the seeds differ: open. SAC does not learn halfcheetah in 20,000 steps, nor hopper (from 93 to 164).
+Measured at size small, five seeds: all open. Mixtures are ahead in three of the four pairs, by 3 to 10 %, and behind SAC on the
+hopper (0.74), in all by less than the seeds differ. SAC does not learn halfcheetah in 20,000 steps, nor hopper; in 100,000 it
+gets to 241 on the hopper, one seed to 379.
 """
 
 from typing import Any
@@ -39,7 +40,10 @@ PPO_TASKS = {
 }
 SAC_TASKS = {
     "smoke": [Task("Pendulum-v1", 3_000, hyperparameters=AUTHORS | {"hidden_sizes": (64, 64)})],
-    "small": [Task(f"brax/{name}", 20_000, None, SPRING, SAC_SMALL) for name in ("inverted_double_pendulum", "halfcheetah")],
+    "small": [
+        Task("brax/inverted_double_pendulum", 20_000, None, SPRING, SAC_SMALL),
+        Task("brax/hopper", 100_000, None, SPRING, SAC_SMALL),
+    ],
     "full": [Task(f"brax/{name}", 3_000_000, None, SPRING, SAC_LARGE) for name in SIX],
 }
 TASKS = {"sac": SAC_TASKS, "ppo": PPO_TASKS}
@@ -100,12 +104,12 @@ def _picture(pairs: list[tuple[Task, dict[str, Float[np.ndarray, "seed point"]]]
     figure = Picture(figsize=(4 * len(pairs), 3), layout="constrained")
     for axes, (task, curves) in zip(figure.subplots(1, len(pairs), squeeze=False)[0], pairs, strict=True):
         plain_axes(axes)
-        at = np.linspace(task.steps / POINTS, task.steps, POINTS)
+        at = np.linspace(task.steps / POINTS, task.steps, POINTS) / 1000
         for colour, (algorithm, of_seeds) in zip(COLOURS, curves.items(), strict=False):
             ended = ~np.isnan(of_seeds).all(0)
             axes.plot(at[ended], of_seeds.T[ended], color=colour, alpha=0.25, linewidth=0.8)
             axes.plot(at[ended], np.nanmean(of_seeds[:, ended], axis=0), color=colour, label=algorithm)
         axes.set_title(task.env, loc="left", fontsize=9)
-        axes.set_xlabel("environment steps")
+        axes.set(xlabel="environment steps, thousands", ylabel="return of training episodes")
         axes.legend(fontsize=7, frameon=False)
     return figure

@@ -33,7 +33,7 @@ def save_rule(path: str | Path, rule: UpdateRule, params: PyTree, provenance: di
     Raises:
       InputError: these are no parameters of the rule.
     """
-    arrays = {name: np.asarray(leaf) for name, leaf in _by_name(params).items()}
+    arrays: dict[str, Any] = {name: np.asarray(leaf) for name, leaf in _by_name(params).items()}
     if not _fits(rule, arrays):
         raise InputError("save_rule: these are no parameters of one rule of these sizes: of several seeds, give one's")
     buffer = io.BytesIO()
@@ -84,10 +84,10 @@ def _from_files(path: Path) -> tuple[UpdateRule, PyTree]:
         about = json.loads(described.read_text(encoding="utf-8"))
         if about["format"] != FORMAT:
             raise ValueError(f"its format is {about['format']!r}, not {FORMAT!r}")
-        sizes = {name: whole_number(name, about[name], 1, MOST_UNITS) for name in ("hidden_size", "num_bins")}
+        hidden_size, num_bins = (whole_number(name, about[name], 1, MOST_UNITS) for name in ("hidden_size", "num_bins"))
         if not isinstance(about["temporally_aware"], bool):
             raise ValueError("temporally_aware is neither true nor false")
-        rule = UpdateRule(**sizes, temporally_aware=about["temporally_aware"])
+        rule = UpdateRule(hidden_size, num_bins, about["temporally_aware"])
         content = data.read_bytes()
         if hashlib.sha256(content).hexdigest() != about["sha256"]:
             raise ValueError(f"{data.name} is not the file that it describes")

@@ -34,6 +34,7 @@ RUNS = {
     "trpo": (CONTINUOUS, BATCHES),
     "a2c": (DISCRETE, ROLLOUT),
     "impala": (DISCRETE, ROLLOUT),
+    "learned_rule": (DISCRETE, ROLLOUT),
     "reinforce": (DISCRETE, ROLLOUT),
     "reinforce, mean": (DISCRETE, ROLLOUT | {"baseline": "mean"}),
     "pqn": (DISCRETE, BATCHES | {"normalize_observations": True}),

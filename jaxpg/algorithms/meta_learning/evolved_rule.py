@@ -114,7 +114,7 @@ def evolved_rule(config: EvolvedRuleConfig, env: Any, params: PyTree) -> Algorit
         start = state.strategy.replace(mean=ravel_pytree(state.rule)[0])
         rules, asked = strategy.ask(ask_key, start, strategy.default_params)  # one side first, then the other
         levels = jax.vmap(living.sample_level)(jax.random.split(level_key, config.num_pairs))
-        twice = lambda tree: jax.tree.map(lambda x: jnp.concatenate([x, x]), tree)
+        twice = lambda tree: jax.tree.map(lambda x: x[jnp.arange(population) % config.num_pairs], tree)
         births, lives = jax.random.split(birth_key, config.num_pairs), jax.random.split(life_key, population)
         candidates = lives, rules, twice(births), twice(levels)
         size = population // config.num_minibatches

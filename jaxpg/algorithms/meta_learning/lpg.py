@@ -46,7 +46,7 @@ from jaxpg.counting import increment, init_count
 from jaxpg.errors import name_of
 from jaxpg.gradient_descent import descend, global_norm
 from jaxpg.rollout import episode_metrics
-from jaxpg.transforms import any_in_batch, mean_of
+from jaxpg.transforms import any_in_batch
 
 SCORES = ("algorithmic_regret", "optimal_regret", "value_l1", "positive_value_loss")
 REPLAY = {"score": SCORES}
@@ -99,6 +99,10 @@ class Tally(NamedTuple):
     def add(self, scores: Float[Array, " n"], counts: Bool[Array, " n"]) -> "Tally":
         """With these scores."""
         return Tally(DECAY * self.total + jnp.where(counts, scores, 0.0).sum(), DECAY * self.count + counts.sum())
+
+    def mean(self) -> Float[Array, ""]:
+        """Zero before there is a score: what is not finite stops a run."""
+        return self.total / jnp.where(self.count > 0, self.count, 1.0)
 
 
 class LPGState(NamedTuple):
@@ -270,8 +274,8 @@ def meta_learner(name: str, config: LPGConfig, env: Any, params: PyTree) -> Algo
         }
         if replays:
             metrics |= {
-                "score_fresh": mean_of(state.fresh.total, state.fresh.count),
-                "score_replayed": mean_of(state.replayed.total, state.replayed.count),
+                "score_fresh": state.fresh.mean(),
+                "score_replayed": state.replayed.mean(),
                 "buffer_filled": state.buffer.seen.mean(dtype=jnp.float32),
             }
         return state, metrics

@@ -100,7 +100,7 @@ def hyperparameter(
 
 
 def static(default: Any, help: str, low: int = 1, high: int = LARGEST, needs: Needs = ()) -> Any:
-    """A size (integer within [low, high]), switch or choice: a new value is a new program.
+    """A size (integer within [low, high]), switch, choice or name: a new value is a new program.
 
     Args:
       high: `LONGEST` for environment steps that are only counted; rows of an array are at most `LARGEST`.
@@ -234,6 +234,10 @@ def allowed_value(where: str, field: Field, value: Any) -> Any:
         if not isinstance(value, bool | np.bool_):
             raise InputError(f"{where} must be True or False, got {written(value)}")
         return bool(value)
+    if field.kind is str:
+        if not isinstance(value, str) or not value or not value.isprintable():
+            raise InputError(f"{where} must be a text of printable letters, got {written(value)}")
+        return value
     return whole_number(where, value, field.low, field.high)
 
 

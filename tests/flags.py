@@ -32,6 +32,8 @@ OFF_POLICY = {"num_envs": NUM_ENVS, "hidden_sizes": (8,), "buffer_size": 256, "b
 OFF_POLICY |= {"total_steps": 1000}
 CURRICULUM = {**ON_POLICY, **MINIBATCHES, "memory": "none"}
 VAE = {"vae_latent_size": 4, "vae_hidden_sizes": (16,), "vae_epochs": 1, "vae_batch_size": 8, "num_points": 2}
+AGENTS = {"num_envs": NUM_ENVS, "num_steps": NUM_STEPS, "lifetime": 2, "rule_size": 4, "num_bins": 3, "num_minibatches": 1}
+META = {**AGENTS, "num_agents": 3, "num_inner_updates": 2, "max_endings": 2}
 REPERTOIRE = {"num_cells": 16, "num_offspring": 8, "hidden_sizes": (4,), "total_steps": 8 * NUM_STEPS * 10}
 GRADIENTS = {"critic_hidden_sizes": (4,), "critic_steps": 2, "policy_gradient_steps": 2, "batch_size": 5}
 SIZES = {
@@ -44,7 +46,11 @@ SIZES = {
     "domain_randomization": CURRICULUM,
     "dqn": OFF_POLICY,
     "dred": {**CURRICULUM, **VAE, "buffer_size": 14},
+    "evolved_rule": {**AGENTS, "num_pairs": 2},
+    "groove": {**META, "buffer_size": 4},
     "impala": ON_POLICY,
+    "learned_rule": ON_POLICY,
+    "lpg": {**META, "bandit": True},
     "map_elites": REPERTOIRE,
     "me_es": {**REPERTOIRE, "num_offspring": 9, "generations_per_elite": 2},
     "paired": {**CURRICULUM, "num_walls": 3},
@@ -76,6 +82,8 @@ def environment(name):
     if entry.field == "quality_diversity":
         env, params = jaxpg_envs.make("PointOmni-v0")
         return env, params.replace(max_steps_in_episode=NUM_STEPS)
+    if name in ("evolved_rule", "groove", "lpg"):
+        return jaxpg_envs.make("GridWorlds-v0", levels="small")
     env, params = jaxpg_envs.make("CartPole-v1" if "discrete" in entry.actions else "Pendulum-v1")
     return env, params.replace(max_steps_in_episode=NUM_STEPS + 2)  # in the first update none may be completed
 

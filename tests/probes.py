@@ -12,6 +12,7 @@ import numpy as np
 from environments import Box, Discrete, Recall, Tabular
 from flax import struct
 
+from jaxpg.algorithms.meta_learning.update_rule import UpdateRule
 from jaxpg_envs.levels import CaveLevel
 
 DISCOUNT = 0.5
@@ -205,3 +206,24 @@ class Doors:
 
     def action_space(self, params):
         return Discrete(4)
+
+
+def actor_critic_rule(discount=DISCOUNT, scale=20.0, small=0.01):
+    """An update rule and its parameters, written by hand: what an actor-critic with one-step targets does.
+
+    Predictions are of two bins, and the value is `scale * (probability of the second one - 1/2)`. Hidden units are, times
+    `small`, the advantage r + discount v' - v and the target r + discount v', both with either sign; they forget at once.
+    """
+    rule = UpdateRule(hidden_size=4, num_bins=2)
+    params = jax.tree.map(lambda x: np.zeros(x.shape, np.float32), jax.eval_shape(rule.initial, jax.random.key(0)))
+    layers = params["params"]
+    layers["Dense_0"]["kernel"][1, 0], layers["Dense_1"]["kernel"][0] = scale, 1.0
+    layers["Dense_1"]["bias"][:] = -scale / 2
+    reward, value, following = np.eye(5)[[0, 3, 4]]
+    advantage, target = reward + discount * following - value, reward + discount * following
+    gru = layers["Memory_0"]["GRUCell_0"]
+    gru["in"]["kernel"][:] = small * np.stack([advantage, -advantage, target, -target], axis=1)
+    gru["iz"]["bias"][:] = -50.0
+    layers["Dense_2"]["kernel"][:2, 0] = -1 / small, 1 / small  # it is descended along
+    layers["Dense_3"]["kernel"][2:, 1] = 4 / scale / small, -4 / scale / small  # of the logistic function at 1/2
+    return rule, params

@@ -13,7 +13,7 @@ from environments import Box, Cycle, Discrete
 import jaxpg_envs
 from jaxpg.algorithms.meta_learning.lives import Lives
 from jaxpg.algorithms.meta_learning.meta_gradient import MetaConfig, make_meta_gradient
-from jaxpg.algorithms.meta_learning.rule_agent import AgentConfig, make_agent
+from jaxpg.algorithms.meta_learning.rule_agent import AgentConfig, make_agent, make_optimizer
 from jaxpg.algorithms.meta_learning.update_rule import Lived, Targets, UpdateRule
 from jaxpg.rollout import EpisodeStatistics, RolloutState, Transition
 
@@ -242,3 +242,21 @@ def advantages_by_hand(t, values, following, config):
         later = delta + config.discount * config.gae_lambda * ~done * later
         advantages[time] = later
     return advantages, advantages + values
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam"])
+def test_a_step_without_a_gradient_has_a_derivative(name):
+    """Policies that are sure of themselves have none: the meta-gradient through them is zero, and not NaN."""
+    optimizer = make_optimizer(AgentConfig(optimizer=name, max_gradient_norm=0.5), 2.0)
+    start = jnp.array([3.0, 4.0])
+    step = lambda scale: optimizer.update(scale * start, optimizer.init(start))[0]
+    derivative = jax.jacobian(step)
+    np.testing.assert_array_equal(step(0.0), 0.0)
+    assert jnp.isfinite(derivative(0.0)).all()
+    if name == "sgd":
+        bounded = optax.chain(optax.clip_by_global_norm(0.5), optax.sgd(2.0))
+        expected = lambda scale: bounded.update(scale * start, bounded.init(start))[0]
+        for scale in (0.05, 0.0999, 0.2, 3.0):  # of norm 0.5 at 0.1
+            np.testing.assert_allclose(step(scale), expected(scale), rtol=1e-6)
+            np.testing.assert_allclose(derivative(scale), jax.jacobian(expected)(scale), rtol=1e-6, atol=1e-6)
+        np.testing.assert_array_equal(derivative(0.0), -2 * start)

@@ -17,6 +17,9 @@ from jax.interpreters.partial_eval import dce_jaxpr
 import jaxpg_envs
 from jaxpg.algorithm import REGISTRY, InputError, configure, fields
 from jaxpg.algorithms.environment_design.curriculum import StudentConfig
+from jaxpg.algorithms.meta_learning.rule_agent import AgentConfig
+from jaxpg.algorithms.meta_learning.rule_file import save_rule
+from jaxpg.algorithms.meta_learning.update_rule import UpdateRule
 from jaxpg_envs.cave_escape import cave_escape
 
 KEY = jax.random.key(0)
@@ -44,6 +47,7 @@ CYCLE = DISCRETE.params([1.0, 2.0], 3)
 OMNI, OMNI_PARAMS = jaxpg_envs.make("PointOmni-v0")
 OMNI_PARAMS = OMNI_PARAMS.replace(max_steps_in_episode=3)
 CAVE, CAVE_PARAMS = cave_escape(5, 12)
+GRID, GRID_PARAMS = jaxpg_envs.make("GridWorlds-v0", levels="small")
 
 ON_POLICY = {"num_envs": 4, "num_steps": 4, "hidden_sizes": (4,), "total_steps": 160}
 MINIBATCHES = {"num_minibatches": 2}
@@ -53,6 +57,9 @@ CRITICS = REPERTOIRE | {"critic_hidden_sizes": (4,), "buffer_size": 96, "batch_s
 CRITICS |= {"policy_gradient_steps": 2}
 STUDENT = ON_POLICY | {"memory": "none", "num_epochs": 2, "total_steps": 640}
 LEVELS = STUDENT | {"num_levels": 8}
+AGENTS = {"num_envs": 2, "num_steps": 3, "hidden_sizes": (), "num_minibatches": 1}
+RULES = AGENTS | {"lifetime": 2, "rule_size": 4, "num_bins": 3, "total_steps": 1000}
+META = RULES | {"num_agents": 4, "num_inner_updates": 1, "max_endings": 1, "buffer_size": 8}
 CODES = {"vae_latent_size": 4, "vae_hidden_sizes": (8,), "vae_epochs": 2, "vae_batch_size": 4, "num_points": 2}
 
 SIZES = {
@@ -65,7 +72,11 @@ SIZES = {
     "domain_randomization": LEVELS,
     "dqn": OFF_POLICY,
     "dred": LEVELS | CODES | {"buffer_size": 16},
+    "evolved_rule": RULES | {"num_pairs": 2},
+    "groove": META,
     "impala": ON_POLICY,
+    "learned_rule": ON_POLICY,
+    "lpg": META,
     "map_elites": REPERTOIRE,
     "me_es": REPERTOIRE | {"num_offspring": 5},
     "paired": STUDENT | {"num_walls": 3},
@@ -89,10 +100,19 @@ SIZES = {
 OTHERS = {"learning_starts": 40, "num_offspring": 12, "me_es num_offspring": 7, "copies": 1, "dred num_points": 4}
 
 
+@pytest.fixture(scope="module", autouse=True)
+def other_rule(tmp_path_factory):
+    """A second value of `rule`."""
+    rule, OTHERS["rule"] = UpdateRule(4, 3), str(tmp_path_factory.mktemp("rules") / "other")
+    save_rule(OTHERS["rule"], rule, rule.initial(KEY), {})
+
+
 def environment(name):
     entry = REGISTRY[name]
     if entry.field == "environment_design":
         return CAVE, CAVE_PARAMS
+    if entry.field == "meta_learning":
+        return GRID, GRID_PARAMS
     if entry.field == "quality_diversity":
         return OMNI, OMNI_PARAMS
     return (DISCRETE if "discrete" in entry.actions else CONTINUOUS), CYCLE
@@ -204,8 +224,10 @@ def size(name, values):
 # Switches that select nothing but themselves.
 ALONE = {"activation", "double", "dueling", "encoder", "evaluation", "grounded", "layer_norm", "prioritization", "time_limit"}
 ALONE |= {"initial_actions", "initialization", "normalize_observations", "normalize_rewards", "route_ppo_gradient"}
+ALONE |= {"legacy_frozen_critic", "legacy_row_advantage", "remat", "temporally_aware"}
 # Of two switches, either of which is enough to read something.
 TOGETHER = {name: [{"student": "impala", "score": "max_mc"}] for name in ("plr", "robust_plr", "accel")}
+TOGETHER |= {name: [{"score": "value_l1", "prioritization": "proportional"}] for name in ("lpg", "groove")}
 # What the program reads, but to no effect: the similarity of a descriptor to itself is 1 at any length, and where nothing
 # is worth anything beyond a time limit, it is an end.
 WITHOUT_EFFECT = {
@@ -215,11 +237,13 @@ WITHOUT_EFFECT = {
 
 
 STUDENT_FIELDS = [field for field in fields(StudentConfig) if field.name != "student"]
+AGENT_FIELDS = fields(AgentConfig)
 
 
 def is_the_same_elsewhere(name, field):
-    """Of a student: all curricula hand its settings to it in one place, and PLR stands for them."""
-    return REGISTRY[name].field == "environment_design" and name != "plr" and field in STUDENT_FIELDS
+    """Of a student: all curricula hand its settings to it in one place, and PLR stands for them. So learned_rule for agents."""
+    is_of_student = REGISTRY[name].field == "environment_design" and name != "plr" and field in STUDENT_FIELDS
+    return is_of_student or (name in ("lpg", "groove", "evolved_rule") and field in AGENT_FIELDS)
 
 
 def combinations(name):
@@ -231,7 +255,8 @@ def combinations(name):
     yield from TOGETHER.get(name, [])
 
 
-ALL = [pytest.param(name, marks=[pytest.mark.thorough] * (name in ("accel", "dred", "robust_plr"))) for name in sorted(SIZES)]
+THOROUGH = ("accel", "dred", "groove", "lpg", "robust_plr")
+ALL = [pytest.param(name, marks=[pytest.mark.thorough] * (name in THOROUGH)) for name in sorted(SIZES)]
 
 
 @pytest.mark.parametrize("name", ALL)

@@ -11,15 +11,17 @@ from jaxtyping import PyTree
 from jaxpg.algorithm import InputError
 from jaxpg.errors import counted
 
-LEARNED = ("learner", "params", "observation_statistics", "optimizer_state", "antagonist", "adversary")
+LEARNED = ("learner", "params", "observation_statistics", "optimizer_state", "antagonist", "adversary", "rule")
 """The fields of a state that hold what was learned; the others hold where the run stands."""
+ANEW = ("discounted_return", "step", "pace", "prediction_coefficient")
+"""What in them is of the run, or its own to say: returns of episodes that were running, an agent's age and hyperparameters."""
 
 
 def transfer(source: PyTree, like: PyTree, num_seeds: int, with_optimizer: bool) -> Callable[[PyTree], PyTree]:
     """The function from fresh states to states that have learned what `source` has.
 
     Parameters and statistics are taken over, and on request the optimisers' moments; counters that a schedule of the learning
-    rate reads begin anew, like the returns of episodes that were running.
+    rate reads begin anew, like whatever is `ANEW`.
 
     Args:
       source: states of another run of the algorithm, stacked along a leading axis (seed,).
@@ -68,7 +70,7 @@ def _learned(states: PyTree, with_optimizer: bool) -> dict[Any, Any]:
     for path, leaf in jax.tree_util.tree_flatten_with_path(states, is_leaf=is_schedule)[0]:
         names = [jax.tree_util.keystr((part,), simple=True) for part in path]
         is_optimizer = any("optimizer" in name for name in names)
-        is_kept = names[0] in LEARNED and "discounted_return" not in names and not is_schedule(leaf)
+        is_kept = names[0] in LEARNED and not set(ANEW) & set(names) and not is_schedule(leaf)
         if is_kept and (with_optimizer or not is_optimizer):
             found[path] = leaf
     return found

@@ -5,10 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from checks import quick_jit
-from probes import DISCOUNT, QUESTIONS, Cue, Doors, DoorsParams, Plate, PlateParams, Probe
+from probes import DISCOUNT, QUESTIONS, Cue, Doors, DoorsParams, Plate, PlateParams, Probe, actor_critic_rule
 
 import jaxpg
 from jaxpg.algorithm import REGISTRY, fields
+from jaxpg.algorithms.meta_learning.rule_file import save_rule
 from jaxpg.algorithms.quality_diversity.repertoire import score
 from jaxpg.algorithms.quality_diversity.reproducibility import reproducibility
 from jaxpg.training import advance
@@ -24,11 +25,14 @@ REMEMBERED = {"num_envs": 4, "gradient_steps": 2, "batch_size": 32, "learning_st
 REMEMBERED |= {"hidden_sizes": (16,), "discount": DISCOUNT, "learning_rate": 0.01, "target_ema_rate": 0.1}
 DETERMINISTIC = {"exploration_noise": 0.5, "learning_rate": 0.005, "total_steps": 2000}  # lest the tangent saturate at first
 SOFT = REMEMBERED | {"automatic_temperature": False, "initial_temperature": 0.05}
+BY_RULE = {"num_envs": 8, "num_steps": 8, "hidden_sizes": (), "learning_rate": 0.05, "prediction_learning_rate": 0.05}
+BY_RULE |= {"total_steps": 120 * 64}
 ONLINE = {
     "a2c": ROLLOUT | {"learning_rate": 0.02},
     "ddpg": REMEMBERED | DETERMINISTIC,
     "dqn": REMEMBERED,
     "impala": ROLLOUT | SLOWLY,
+    "learned_rule": BY_RULE,
     "pmoe_ppo": ROLLOUT | EPOCHS | {"num_experts": 2},
     "pmoe_sac": SOFT | {"num_experts": 2},
     "ppo": ROLLOUT | EPOCHS,
@@ -65,11 +69,26 @@ DESIGNERS = {
     "paired": {"num_walls": 1},
     "dred": {"generation": "edits", "buffer_size": 8},
 }
+AGENTS = {"num_envs": 4, "num_steps": 4, "lifetime": 6, "rule_size": 8, "num_bins": 2, "num_minibatches": 1}
+META = AGENTS | {"num_agents": 16, "num_inner_updates": 3, "max_endings": 8, "meta_learning_rate": 0.01, "remat": False}
+META_LEARNERS = {
+    "evolved_rule": AGENTS | {"num_pairs": 16, "meta_learning_rate": 0.05, "temporally_aware": False},
+    "lpg": META,
+    "groove": META | {"buffer_size": 32},
+}
+THOROUGH = ("lpg", "groove")  # programs that take long to compile
+
+
+@pytest.fixture(scope="module", autouse=True)
+def rule_by_hand(tmp_path_factory):
+    """What the agent of `learned_rule` learns by."""
+    BY_RULE["rule"] = str(tmp_path_factory.mktemp("rules") / "actor_critic")
+    save_rule(BY_RULE["rule"], *actor_critic_rule(), {})
 
 
 def test_every_algorithm_is_asked():
     """In the environments that it can act in; those with a memory, also for what they remember."""
-    assert {*ONLINE, *SEARCHES, *DESIGNERS} == set(REGISTRY)
+    assert {*ONLINE, *SEARCHES, *DESIGNERS, *META_LEARNERS} == set(REGISTRY)
     has_memory = lambda entry: entry.field == "online" and any(f.name == "memory" for f in fields(entry.config_class))
     assert set(RECURRENT) == {name for name, entry in REGISTRY.items() if has_memory(entry)}
 
@@ -149,3 +168,27 @@ def test_designers(name):
     found = quick_jit(jax.vmap(doors))(jax.random.split(KEY, SEEDS))
     right = (found == jnp.arange(4)).all(1).sum()
     assert right >= SEEDS - 1, f"the student learns nothing, or not from the levels that it played: {found}"
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.thorough] * (name in THOROUGH)) for name in META_LEARNERS]
+)
+def test_meta_learners(name):
+    """Agents that begin anew learn by the rule which door pays on their level."""
+    env = Doors()
+    level = env.sample_level(KEY)
+    make = lambda goal: jaxpg.make(name, env, DoorsParams(level._replace(goal=goal)), **META_LEARNERS[name])
+
+    def doors(key):
+        algorithm = make(level.goal)
+        state, _ = advance(algorithm.update, algorithm.init(key), 100)
+
+        def opened(goal):
+            policy = make(goal).policy(state)
+            return policy.act(policy.params, KEY, goal, policy.initial_carry)[0]
+
+        return jax.vmap(opened)(jnp.arange(4))
+
+    found = quick_jit(jax.vmap(doors))(jax.random.split(KEY, SEEDS))
+    right = (found == jnp.arange(4)).all(1).sum()
+    assert right >= SEEDS - 1, f"the rule is not made better, or agents do not learn by it: {found}"

@@ -11,8 +11,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import struct
+from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int, PyTree
 
 from jaxpg.algorithm import (
@@ -50,7 +52,7 @@ class EvolvedRuleConfig(AgentConfig):
 
 
 class EvolvedRuleState(NamedTuple):
-    """The whole state of a run; `rule` is the mean, `strategy` is evosax's."""
+    """The whole state of a run: the mean of the rules, and evosax's state but for that mean."""
 
     key: jax.Array
     rule: PyTree
@@ -80,13 +82,16 @@ def evolved_rule(config: EvolvedRuleConfig, env: Any, params: PyTree) -> Algorit
     rule = UpdateRule(config.rule_size, config.num_bins, config.temporally_aware)
     agent = make_agent("evolved_rule", config, env, params, rule.apply, config.num_bins)
     living = make_living("evolved_rule", config, config.lifetime, env, params, agent)
-    with jax.ensure_compile_time_eval():
-        example = rule.initial(jax.random.key(0))
-    rate = optax.exponential_decay(config.meta_learning_rate, 1, config.meta_learning_rate_decay, end_value=1e-5)
+    example = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), jax.eval_shape(rule.initial, jax.random.key(0)))
+
+    def learning_rate(count: Int[Array, ""]) -> Float[Array, ""]:
+        least = jnp.minimum(config.meta_learning_rate, 1e-5)
+        return jnp.maximum(config.meta_learning_rate * config.meta_learning_rate_decay**count, least)
+
     strategy = Open_ES(
         population,
         example,
-        optimizer=optax.adam(rate),
+        optimizer=optax.adam(learning_rate),
         std_schedule=optax.constant_schedule(config.noise),
         fitness_shaping_fn=identity_fitness_shaping_fn,
     )
@@ -95,9 +100,9 @@ def evolved_rule(config: EvolvedRuleConfig, env: Any, params: PyTree) -> Algorit
 
     def init(key: jax.Array) -> EvolvedRuleState:
         key, rule_key, strategy_key = jax.random.split(key, 3)
-        mean = rule.initial(rule_key)
-        start = strategy.init(strategy_key, mean, strategy.default_params)
-        return EvolvedRuleState(key, mean, start, init_count(num_updates))
+        rule_params = rule.initial(rule_key)
+        start = strategy.init(strategy_key, rule_params, strategy.default_params)
+        return EvolvedRuleState(key, rule_params, start.replace(mean=()), init_count(num_updates))
 
     def fitness(key: jax.Array, rule_params: PyTree, birth_key: jax.Array, level: PyTree) -> Float[Array, ""]:
         life_key, return_key = jax.random.split(key)
@@ -106,9 +111,10 @@ def evolved_rule(config: EvolvedRuleConfig, env: Any, params: PyTree) -> Algorit
 
     def update(state: EvolvedRuleState) -> tuple[EvolvedRuleState, Metrics]:
         key, ask_key, level_key, birth_key, life_key, tell_key = jax.random.split(state.key, 6)
-        rules, asked = strategy.ask(ask_key, state.strategy, strategy.default_params)  # one side first, then the other
+        start = state.strategy.replace(mean=ravel_pytree(state.rule)[0])
+        rules, asked = strategy.ask(ask_key, start, strategy.default_params)  # one side first, then the other
         levels = jax.vmap(living.sample_level)(jax.random.split(level_key, config.num_pairs))
-        twice = lambda tree: jax.tree.map(lambda x: jnp.concatenate([x, x]), tree)
+        twice = lambda tree: jax.tree.map(lambda x: x[jnp.arange(population) % config.num_pairs], tree)
         births, lives = jax.random.split(birth_key, config.num_pairs), jax.random.split(life_key, population)
         candidates = lives, rules, twice(births), twice(levels)
         size = population // config.num_minibatches
@@ -122,7 +128,8 @@ def evolved_rule(config: EvolvedRuleConfig, env: Any, params: PyTree) -> Algorit
             "fitness_max": returns.max(),
             "decided_pairs": (better != 0).mean(dtype=jnp.float32),
         }
-        return EvolvedRuleState(key, strategy.get_mean(told), told, increment(state.updates)), metrics
+        rule_params = strategy.get_mean(told)
+        return EvolvedRuleState(key, rule_params, told.replace(mean=()), increment(state.updates)), metrics
 
     def policy(state: EvolvedRuleState, deterministic: bool = True) -> Policy:
         """That of a new agent, which lives on the level of the parameters and learns by the mean rule."""

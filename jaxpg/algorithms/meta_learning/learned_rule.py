@@ -1,7 +1,8 @@
 """An agent that learns by a meta-trained update rule in the place of a loss (Oh et al., 2020, arXiv 2007.08794).
 
-The rule comes from a file (`rule_file.save_rule`), or is one of those that jaxpg ships. It is part of the state, so that a run
-goes on as it began whatever becomes of the file.
+The rule is one of those that jaxpg ships, comes from files (`rule_file.save_rule`), or from the folder of a run that trains it.
+Its numbers are part of the state: a run goes on by the rule with which it began, also if there is another one of the same sizes
+in its place by then. Only the sizes are read anew, for which there must be a rule where it was.
 """
 
 import math
@@ -17,13 +18,15 @@ from jaxpg.algorithms.meta_learning.rule_agent import AgentConfig, Learner, make
 from jaxpg.algorithms.meta_learning.rule_file import load_rule
 from jaxpg.rollout import RolloutState, episode_metrics, init_rollout, nonfinite_metrics
 
+RULE_HELP = "one that jaxpg ships, the path of its files without their ending, or the folder of a run that trains it"
+
 
 @struct.dataclass
 class LearnedRuleConfig(AgentConfig):
     """Hyperparameters of the agent; defaults are GROOVE's on MinAtar, its two hidden layers of 64 units and Adam."""
 
     total_steps: int = static(1_000_000, "environment steps of the whole run, which is the agent's life", high=LONGEST)
-    rule: str = static("grid_worlds", "name of a rule that jaxpg ships, or path of one, without its ending")
+    rule: str = static("grid_worlds", RULE_HELP)
     hidden_sizes: tuple[int, ...] = static((64, 64), "hidden layers of policy and predictions; none: tables, or linear maps")
     optimizer: Literal["sgd", "adam"] = static("adam", "how the agent descends")
     learning_rate: Scalar = hyperparameter(5e-4, "step size of the policy", low=0)
@@ -31,12 +34,12 @@ class LearnedRuleConfig(AgentConfig):
 
 
 class LearnedRuleState(NamedTuple):
-    """The whole state of a run."""
+    """The whole state of a run; `rule_params` never change."""
 
     key: jax.Array
     learner: Learner
     rollout: RolloutState
-    rule: PyTree
+    rule_params: PyTree
 
 
 @register(
@@ -63,7 +66,7 @@ def learned_rule(config: LearnedRuleConfig, env: Any, params: PyTree) -> Algorit
     def update(state: LearnedRuleState) -> tuple[LearnedRuleState, Metrics]:
         key, collect_key = jax.random.split(state.key)
         rollout, transitions = agent.collect(collect_key, state.learner, state.rollout, params)
-        learner, measures = agent.learn(state.rule, state.learner, transitions, lifetime)
+        learner, measures = agent.learn(state.rule_params, state.learner, transitions, lifetime)
         metrics = episode_metrics(rollout.episodes) | measures._asdict() | nonfinite_metrics(transitions)
         return state._replace(key=key, learner=learner, rollout=rollout), metrics
 

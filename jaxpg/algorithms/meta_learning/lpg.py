@@ -46,7 +46,7 @@ from jaxpg.counting import increment, init_count
 from jaxpg.errors import name_of
 from jaxpg.gradient_descent import descend, global_norm
 from jaxpg.rollout import episode_metrics
-from jaxpg.transforms import any_in_batch, mean_of
+from jaxpg.transforms import any_in_batch
 
 SCORES = ("algorithmic_regret", "optimal_regret", "value_l1", "positive_value_loss")
 REPLAY = {"score": SCORES}
@@ -100,13 +100,18 @@ class Tally(NamedTuple):
         """With these scores."""
         return Tally(DECAY * self.total + jnp.where(counts, scores, 0.0).sum(), DECAY * self.count + counts.sum())
 
+    def mean(self) -> Float[Array, ""]:
+        """Zero before there is a score: what is not finite stops a run."""
+        return self.total / jnp.where(self.count > 0, self.count, 1.0)
+
 
 class LPGState(NamedTuple):
     """The whole state of a run.
 
     Attributes:
       rule: parameters of the update rule.
-      slots: of the buffer, in which an agent's level is; `buffer_size` if it is new.
+      optimizer_state: of the rule's.
+      slots: of the buffer, in which an agent's level is; the buffer's size if it is new.
       buffer: a `LevelBuffer`; `()` where levels are drawn at random.
       arms: those of the `bandit` by which the agents live; both are `()` without one.
       fresh, replayed: scores at the end of lives on levels that were new, and on those that had been played before.
@@ -114,7 +119,7 @@ class LPGState(NamedTuple):
 
     key: jax.Array
     rule: PyTree
-    optimizer: PyTree
+    optimizer_state: PyTree
     lives: Lives
     slots: Int[Array, " agent"]
     buffer: PyTree
@@ -160,6 +165,7 @@ def meta_learner(name: str, config: LPGConfig, env: Any, params: PyTree) -> Algo
     steps = num_agents * config.num_envs * config.num_steps * (config.num_inner_updates + 1)
     num_updates = math.ceil(config.total_steps / steps)
     replays, by_regret = config.score != "uniform", config.score in ("algorithmic_regret", "optimal_regret")
+    capacity = config.buffer_size if replays else 0
 
     def birth(key: jax.Array, level: PyTree, arm: PyTree) -> Lives:
         life_key, critic_key = jax.random.split(key)
@@ -184,14 +190,14 @@ def meta_learner(name: str, config: LPGConfig, env: Any, params: PyTree) -> Algo
         first = jax.random.randint(age_key, (num_agents,), 1, lives.lifetime + 1)
         buffer: PyTree = ()
         if replays:
-            buffer = level_buffer.init_buffer(config.buffer_size, jax.eval_shape(env.sample_level, key))
+            buffer = level_buffer.init_buffer(capacity, jax.eval_shape(env.sample_level, key))
         none = Tally(jnp.float32(0), jnp.float32(0))
         return LPGState(
             key=key,
             rule=rule_params,
-            optimizer=optimizer.init(rule_params),
+            optimizer_state=optimizer.init(rule_params),
             lives=lives._replace(lifetime=first),
-            slots=jnp.full(num_agents, config.buffer_size, jnp.int32),
+            slots=jnp.full(num_agents, capacity, jnp.int32),
             buffer=buffer,
             arms=arms,
             bandit=bandit,
@@ -211,7 +217,7 @@ def meta_learner(name: str, config: LPGConfig, env: Any, params: PyTree) -> Algo
     def end_lives(state: LPGState, key: jax.Array, ended: Ended) -> LPGState:
         return_key, score_key, choose_key, level_key, life_key, arm_key = jax.random.split(key, 6)
         levels = jax.vmap(living.sample_level)(jax.random.split(level_key, num_endings))
-        slots = jnp.full(num_endings, config.buffer_size, jnp.int32)
+        slots = jnp.full(num_endings, capacity, jnp.int32)
         own = jnp.zeros(num_endings)
         if by_regret or config.bandit:
             keys = jax.random.split(return_key, num_endings)
@@ -220,13 +226,13 @@ def meta_learner(name: str, config: LPGConfig, env: Any, params: PyTree) -> Algo
             state = state._replace(bandit=note_returns(state.bandit, ended.arm, own, ended.exists))
         if replays:
             scores = score(score_key, ended, own)
-            was_new = ended.exists & (ended.slot == config.buffer_size)
-            goes_on = state.slots.at[ended.index].set(config.buffer_size, mode="drop")
-            active = jnp.zeros(config.buffer_size, bool).at[goes_on].set(True, mode="drop")
+            was_new = ended.exists & (ended.slot == capacity)
+            goes_on = state.slots.at[ended.index].set(capacity, mode="drop")
+            active = jnp.zeros(capacity, bool).at[goes_on].set(True, mode="drop")
             buffer = note_scores(state.buffer, active, ended.life.level, ended.slot, scores, ended.exists, state.updates)
             temperature = config.temperature if config.prioritization == "proportional" else None
             slots = choose_slots(choose_key, buffer, active, num_endings, num_agents, config.replay_probability, temperature)
-            levels = where_rows(slots < config.buffer_size, levels_at(buffer.level, slots), levels)
+            levels = where_rows(slots < capacity, levels_at(buffer.level, slots), levels)
             state = state._replace(
                 buffer=buffer,
                 fresh=state.fresh.add(scores, was_new),
@@ -244,9 +250,9 @@ def meta_learner(name: str, config: LPGConfig, env: Any, params: PyTree) -> Algo
         gradient, lives, outlook = mean_gradient(
             meta.loss, state.rule, keys, state.lives, living.params_of, config.num_minibatches
         )
-        rule_params, optimizer_state = descend(optimizer, gradient, state.rule, state.optimizer)
+        rule_params, optimizer_state = descend(optimizer, gradient, state.rule, state.optimizer_state)
         state = state._replace(
-            key=key, rule=rule_params, optimizer=optimizer_state, lives=lives, updates=increment(state.updates)
+            key=key, rule=rule_params, optimizer_state=optimizer_state, lives=lives, updates=increment(state.updates)
         )
         is_over = lives.learner.step >= lives.lifetime
         index = jnp.nonzero(is_over, size=num_endings, fill_value=num_agents)[0].astype(jnp.int32)
@@ -268,8 +274,8 @@ def meta_learner(name: str, config: LPGConfig, env: Any, params: PyTree) -> Algo
         }
         if replays:
             metrics |= {
-                "score_fresh": mean_of(state.fresh.total, state.fresh.count),
-                "score_replayed": mean_of(state.replayed.total, state.replayed.count),
+                "score_fresh": state.fresh.mean(),
+                "score_replayed": state.replayed.mean(),
                 "buffer_filled": state.buffer.seen.mean(dtype=jnp.float32),
             }
         return state, metrics

@@ -18,7 +18,7 @@ from jaxpg import losses
 from jaxpg.algorithm import LARGEST, LONGEST, MOST_UNITS, Algorithm, InputError, Metrics, Policy, Scalar, hyperparameter, static
 from jaxpg.counting import divisors, falling, fraction, increment, init_count
 from jaxpg.errors import name_of
-from jaxpg.gradient_descent import descend, global_norm
+from jaxpg.gradient_descent import clip_by_global_norm, descend, global_norm
 from jaxpg.networks import (
     MLP,
     ActorCritic,
@@ -396,7 +396,7 @@ def clipped_adam(config: OnPolicyConfig, gradient_steps_per_update: int) -> opta
     is zero (a silent rectified unit) would be NaN.
     """
     adam = optax.chain(optax.scale_by_adam(eps=1e-5, eps_root=1e-16), scale_by_learning_rate(config, gradient_steps_per_update))
-    return optax.flatten(optax.chain(optax.clip_by_global_norm(config.max_gradient_norm), adam))
+    return optax.flatten(optax.chain(clip_by_global_norm(config.max_gradient_norm), adam))
 
 
 def actor_critic_step(

@@ -1,4 +1,37 @@
-"""A run is a scan of `update`."""
+"""A run is a scan of `update`.
+
+Meta-gradients: JAX differentiates through `update`, also that of a scan or of `advance`, by the hyperparameters that the
+algorithm is made of, since those may be traced. Here A2C's, by what its policy earns after three updates:
+
+    >>> import jax, jax.numpy as jnp
+    >>> import jaxpg, jaxpg_envs
+    >>> from jaxpg.rollout import rollout
+    >>> from jaxpg.training import advance
+    >>> env, params = jaxpg_envs.make("CartPole-v1")
+    >>> sizes = {"num_steps": 32, "hidden_sizes": (16,)}
+    >>> def loss(hyperparameters, state, key):
+    ...     algorithm = jaxpg.make("a2c", env, params, **hyperparameters, **sizes)
+    ...     state, _ = advance(jax.checkpoint(algorithm.update), state, 3)
+    ...     policy = algorithm.policy(state)
+    ...     def act(key, observation, carry):
+    ...         distribution = policy.distribution(policy.params, observation)
+    ...         action = jax.lax.stop_gradient(distribution.sample(seed=key))
+    ...         return policy.to_env(action), distribution.log_prob(action), carry
+    ...     _, t = rollout(key, act, env, params, state.rollout, 64)
+    ...     returns = jaxpg.losses.monte_carlo_returns(t.reward, 0 * t.reward, t.terminated, t.truncated, 0.99)
+    ...     return jaxpg.losses.policy_gradient_loss(t.extras, returns - returns.mean())
+    >>> state = jaxpg.make("a2c", env, params, **sizes).init(jax.random.key(0))
+    >>> point = {"learning_rate": 1e-5, "discount": 0.99}
+    >>> slope = jax.jit(jax.grad(loss))(point, state, jax.random.key(1))
+    >>> bool(slope["learning_rate"] < 0)  # faster would be better
+    True
+
+What is collected is data: neither actions nor simulators are differentiated, however smooth they are, but values and
+log-probabilities of the policy that acted are. `jax.checkpoint` computes each update anew on the way back, so that memory holds
+one update and a state for each. Few hyperparameters through many updates are a case for `jax.jacfwd`, which goes forwards and
+stores nothing, and the only one for TRPO, whose line search takes as many steps as it needs. `vmap` averages over seeds. Nobody
+checks the bounds of a traced hyperparameter: let an exponential or a sigmoid keep them.
+"""
 
 from collections.abc import Callable
 from functools import partial

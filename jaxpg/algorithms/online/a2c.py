@@ -22,6 +22,7 @@ from jaxtyping import Array, Float, PyTree
 
 from jaxpg import losses
 from jaxpg.algorithm import Algorithm, Metrics, Scalar, hyperparameter, register, static
+from jaxpg.gradient_descent import clip_by_global_norm
 from jaxpg.networks import ActorCritic
 from jaxpg.on_policy import (
     JointConfig,
@@ -63,7 +64,7 @@ def make_parts(
     actor = make_actor(config, env, env_params, network)
     if optimizer is None:
         optimizer = optax.chain(
-            optax.clip_by_global_norm(config.max_gradient_norm),
+            clip_by_global_norm(config.max_gradient_norm),
             optax.chain(optax.scale_by_rms(decay=0.99, eps=1e-5), scale_by_learning_rate(config, 1)),
         )
 

@@ -20,7 +20,7 @@ from jaxpg import losses
 from jaxpg.algorithm import LONGEST, Algorithm, Metrics, Policy, Scalar, hyperparameter, register, static
 from jaxpg.algorithms.online.dqn import annealed_epsilon, epsilon_greedy
 from jaxpg.counting import fraction, increment, init_count
-from jaxpg.gradient_descent import descend, global_norm
+from jaxpg.gradient_descent import clip_by_global_norm, descend, global_norm
 from jaxpg.networks import DiscreteActionValues
 from jaxpg.normalization import RunningStatistics, init_statistics, normalize, update_statistics
 from jaxpg.off_policy import discrete_actions
@@ -104,7 +104,7 @@ def pqn(config: PQNConfig, env: Any, env_params: PyTree) -> Algorithm:
     network = DiscreteActionValues(actions.size, config.hidden_sizes, config.activation, config.layer_norm, config.dueling)
     optimizer = optax.flatten(
         optax.chain(
-            optax.clip_by_global_norm(config.max_gradient_norm),
+            clip_by_global_norm(config.max_gradient_norm),
             optax.chain(optax.scale_by_radam(), scale_by_learning_rate(config, num_gradient_steps)),
         )
     )

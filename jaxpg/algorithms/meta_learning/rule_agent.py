@@ -21,6 +21,7 @@ from jaxtyping import Array, Float, Int, PyTree
 from jaxpg.algorithm import InputError, Policy, Scalar, hyperparameter, static
 from jaxpg.algorithms.meta_learning.update_rule import Lived, Targets
 from jaxpg.errors import name_of
+from jaxpg.gradient_descent import clip_by_global_norm
 from jaxpg.networks import MLP
 from jaxpg.rollout import RolloutState, Transition, existing_successors, rollout
 from jaxpg.spaces import action_decoder, choices, is_discrete, observation_encoder, observation_size
@@ -214,20 +215,8 @@ def make_agent(
 def make_optimizer(config: AgentConfig, rate: Scalar) -> optax.GradientTransformation:
     """That of the agents, whose steps have finite derivatives also where a gradient is zero: a policy may be sure of itself."""
     if config.optimizer == "sgd":
-        return optax.chain(_bound(config.max_gradient_norm), optax.sgd(rate))
+        return optax.chain(clip_by_global_norm(config.max_gradient_norm), optax.sgd(rate))
     return optax.adam(rate, eps_root=1e-16)
-
-
-def _bound(norm: Scalar) -> optax.GradientTransformation:
-    """As `optax.clip_by_global_norm`, whose derivative is not finite at zero."""
-
-    def update(gradient: PyTree, state: optax.EmptyState, params: PyTree = None) -> tuple[PyTree, optax.EmptyState]:
-        square = optax.tree.norm(gradient, squared=True)
-        too_long = square > jnp.square(norm)
-        factor = jnp.where(too_long, norm / jnp.sqrt(jnp.where(too_long, square, 1.0)), 1.0)
-        return optax.tree.scale(factor, gradient), state
-
-    return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
 
 
 def _taken(values: Float[Array, "*batch action"], actions: Int[Array, "*batch"]) -> Float[Array, "*batch"]:

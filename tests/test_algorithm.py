@@ -160,6 +160,25 @@ def test_without_an_environment_there_is_no_algorithm():
     assert refusal(jaxpg.make, "ppo", env, None) == wanted
 
 
+@pytest.mark.parametrize("value", ["", "a\nb", "\0", "\x1b[31m", "\udc80", None, 3, b"rule", ["rule"], True])
+def test_texts_are_of_letters_that_can_be_shown(value):
+    """A field that is a text: the name of a rule."""
+    env, params = jaxpg_envs.make("CartPole-v1")
+    message = refusal(jaxpg.make, "learned_rule", env, params, rule=value)
+    assert message == f"learned_rule: rule must be a text of printable letters, got {value!r}"
+
+
+def test_a_text_is_kept_as_it_is():
+    field = next(field for field in fields(lookup("learned_rule").config_class) if field.name == "rule")
+    assert (field.kind, field.is_leaf, field.default) == (str, False, "grid_worlds")
+    for text in ("1", "True", " an ü, 64x64", "x" * 5000):
+        config = configure("learned_rule", lookup("learned_rule").config_class, {"rule": text})
+        assert config.rule == plain_value(field, config.rule) == text
+        assert still_read("learned_rule", {"rule": text, "gone": 1}) == {"rule": text}
+    make = lambda **rule: configure("learned_rule", lookup("learned_rule").config_class, rule)
+    assert jax.tree.structure(make(rule="other")) != jax.tree.structure(make())
+
+
 @pytest.mark.parametrize("value", [8, "88", (8, 0), (8.5,), (8, "8"), (True,), None])
 def test_layers_are_sequences_of_positive_whole_numbers(value):
     assert refusal(make, hidden_sizes=value).startswith("ppo: hidden_sizes must be")

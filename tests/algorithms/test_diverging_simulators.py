@@ -1,6 +1,6 @@
 """A simulator that turns NaN and terminates: every family trains on. One that turns NaN and goes on: metrics count it."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from checks import assert_same, numbers, quick_jit, row
 from environments import Box, Diverging, DivergingChoices, Environment, Glitches
+from flax import struct
 
 import jaxpg
 from jaxpg.algorithms.quality_diversity.episodes import Steps, as_task, controller_network, open_loop_controller
@@ -92,9 +93,59 @@ def test_a_simulator_that_diverges_stops_the_run_unless_it_terminates(name):
     assert not observations[2, 0]
 
 
+@struct.dataclass
+class Levelled:
+    """The parameters of a level."""
+
+    level: Any
+
+
+class DivergingLevels(DivergingChoices):
+    """The choices, on levels that are all alike."""
+
+    def __init__(self, level):
+        super().__init__()
+        self.level = level
+
+    def sample_level(self, key):
+        return self.level
+
+    def reset(self, key, params):
+        return super().reset(key, getattr(params, "level", params))
+
+    def step(self, key, state, action, params):
+        return super().step(key, state, action, params.level)
+
+
+LIVES = {
+    "num_envs": 4,
+    "num_steps": 8,
+    "hidden_sizes": (4,),
+    "num_minibatches": 1,
+    "lifetime": 3,
+    "rule_size": 4,
+    "num_bins": 2,
+}
+META = LIVES | {"num_agents": 2, "num_inner_updates": 1, "remat": False}
+META_LEARNERS = {"evolved_rule": LIVES | {"num_pairs": 2}, "lpg": META, "groove": META | {"buffer_size": 4}}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.thorough] * (name != "evolved_rule")) for name in META_LEARNERS]
+)
+def test_meta_learners_do_the_same(name):
+    variants = [Levelled(CONTINUOUS.params(time_limit=6, **ending)) for ending in ({}, {"goes_on": True}, {"unpaid": True})]
+    make = lambda params: jaxpg.make(name, DivergingLevels(params.level), params, **META_LEARNERS[name])
+    states, metrics = train(make, *variants, updates=4)
+    assert not faulty(row(metrics, 0))
+    assert is_finite(row(states, 0).rule)
+    for number in (1, 2):
+        assert faulty(row(metrics, number)), "it goes on"
+
+
 def test_no_algorithm_is_forgotten():
     """Curricula have tests of their own, which say the same of each."""
-    tested = {name.split(",")[0] for name in RUNS} | set(SEARCHES)
+    tested = {name.split(",")[0] for name in RUNS} | set(SEARCHES) | set(META_LEARNERS)
     entries = jaxpg.REGISTRY.values()
     assert tested == {entry.name for entry in entries if entry.field != "environment_design"}
 

@@ -378,6 +378,7 @@ def test_every_combination_of_the_grid_gets_the_same_draws():
 # --- Mistakes -------------------------------------------------------------------------------------------------------------
 
 SWEEP = "sweep ppo --env CartPole-v1 --out out"
+RULES = "sweep learned_rule --env CartPole-v1 --out out"
 MISTAKES = {
     "sweep": ["jaxpg sweep needs an algorithm first"],
     "sweep pppo --env CartPole-v1 --out out": ["unknown algorithm 'pppo'", "did you mean 'ppo'"],
@@ -394,6 +395,10 @@ MISTAKES = {
     f"{SWEEP} --grid.num-envs 4,2.5": ["ppo: num_envs must be a whole number, got 2.5"],
     f"{SWEEP} --grid.num-envs 4,0": ["ppo: num_envs must be at least 1, got 0"],
     f"{SWEEP} --grid.activation tanh,gelu": ["activation cannot be 'gelu'", "relu, swish, tanh"],
+    f"{RULES} --grid.rule grid_worlds,3": ["rule = '3'; There is: grid_worlds"],
+    f"{RULES} --grid.rule grid_worlds,": ["learned_rule: rule must be a text of printable letters, got ''"],
+    f"{RULES} --grid.rule x,x": ["learned_rule: the grid of rule has x twice"],
+    f"{RULES} --random 2 --range.rule a,b": ["--range.rule is not real-valued: give a grid of it, --grid.rule a,b,c"],
     f"{SWEEP} --grid.normalize-rewards yes": ["normalize_rewards must be True or False, got 'yes'"],
     f"{SWEEP} --grid.num-minibatches 8,7": ["does not divide into num_minibatches = 7; the nearest that does is 8"],
     f"{SWEEP} --grid.discount 0.9 --set.discount 0.8": ["discount has both a grid and a fixed value"],

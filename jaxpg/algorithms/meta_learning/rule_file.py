@@ -91,6 +91,8 @@ def _from_files(path: Path) -> tuple[UpdateRule, PyTree]:
         content = data.read_bytes()
         if hashlib.sha256(content).hexdigest() != about["sha256"]:
             raise ValueError(f"{data.name} is not the file that it describes")
+        if not zipfile.is_zipfile(io.BytesIO(content)):  # but a pickle, which numpy would advise to trust
+            raise ValueError(f"{data.name} is no archive of arrays")
         with np.load(io.BytesIO(content), allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         if not _fits(rule, arrays):

@@ -1,8 +1,9 @@
 # Everything lives in .venv; a target that is up to date is not made again.
 PYTHON ?= python3
 BIN := .venv/bin
-# One thread of XLA's for each worker: small programs run no faster on more.
-TEST := NPROC=1 $(BIN)/pytest -n 2
+# One thread of XLA's for each worker: small programs run no faster on more. Who has done its half helps the other, so that
+# most files have one worker, and what their tests share is made once.
+TEST := NPROC=1 $(BIN)/pytest -n 2 --dist worksteal
 
 .PHONY: install demo test test-environments test-thorough test-flags test-faults test-mutants lint notebooks bench-smoke lock clean
 

@@ -1,5 +1,7 @@
 """Checks the shapes in signatures while the tests run, and keeps compiled programs between runs."""
 
+import gc
+import os
 from pathlib import Path
 
 import jaxtyping
@@ -10,5 +12,8 @@ import jax  # noqa: E402
 
 from jaxpg.randomness import use_fast_random_bits  # noqa: E402
 
-use_fast_random_bits()  # compiling is most of what the tests cost
+# Compiling is most of what the tests cost. Programs of so few threads need not be compiled in parts; the bits are the same.
+use_fast_random_bits()
+os.environ.setdefault("XLA_FLAGS", "--xla_cpu_parallel_codegen_split_count=1")
+gc.set_threshold(100_000, 50, 100)  # what JAX traces is many objects, most of which stay
 jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parents[1] / ".cache" / "jax"))

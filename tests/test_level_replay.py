@@ -60,6 +60,16 @@ def test_scores_are_noted(population, found, number):
     assert len({*level[seen].tolist()}) == seen.sum()
 
 
+def test_the_lowest_makes_room_unless_it_is_played():
+    buffer = init_buffer(3, jnp.int32(0))._replace(
+        level=jnp.arange(3, dtype=jnp.int32), score=jnp.arange(3.0), seen=jnp.ones(3, bool)
+    )
+    one = jnp.array([100], jnp.int32), jnp.array([3], jnp.int32), jnp.array([5.0]), jnp.array([True])
+    for active, levels, found in (([False] * 3, [100, 1, 2], [5, 1, 2]), ([True, False, False], [0, 100, 2], [0, 5, 2])):
+        after = note(buffer, jnp.array(active), *one, 7)
+        assert (after.level.tolist(), after.score.tolist()) == (levels, found)
+
+
 @given(populations(), st.integers(0, 2**31), st.sampled_from([None, 0.5]), st.sampled_from([0.0, 0.5, 1.0]))
 @settings(max_examples=60, deadline=None)
 def test_slots_are_chosen(population, seed, temperature, probability):

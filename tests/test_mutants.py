@@ -9,7 +9,17 @@ import pytest
 from mutants import ROOT, TESTS, catalogue, rotating
 
 MUTANTS = catalogue()
-FAMILIES = {"bookkeeping", "value chains", "episode ends", "memory", "replay", "repertoires", "level buffers", "resume"}
+FAMILIES = {
+    "bookkeeping",
+    "value chains",
+    "episode ends",
+    "memory",
+    "replay",
+    "repertoires",
+    "level buffers",
+    "meta-learning",
+    "resume",
+}
 
 
 def test_there_are_mistakes_of_every_family():

@@ -260,38 +260,23 @@ ALL = [pytest.param(name, marks=[pytest.mark.thorough] * (name in THOROUGH)) for
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_every_hyperparameter_is_read_or_refused(name):
+def test_every_field_is_read_or_refused(name):
+    """Hyperparameters are read, sizes and choices make a difference: beside the default choices, all; beside another, those
+    that need it."""
     wrong = {}
     for chosen in combinations(name):
-        _, read = program(name, SIZES[name] | chosen)
-        for field in fields(REGISTRY[name].config_class):
-            if not field.is_leaf or WITHOUT_EFFECT.get((name, field.name)) == chosen:
-                continue
-            if read[field.name] != accepts(name, SIZES[name] | chosen, field):
-                wrong[str(chosen), field.name] = f"read: {read[field.name]}"
-    assert wrong == {}
-
-
-@pytest.mark.parametrize("name", ALL)
-def test_every_size_and_choice_makes_a_difference_or_is_refused(name):
-    """Beside another choice, those fields that need it; beside the default ones, all fields."""
-    wrong = {}
-    for chosen in combinations(name):
-        values, base = SIZES[name] | chosen, None
-        sized = size(name, values)
+        values = SIZES[name] | chosen
+        (base, read), sized = program(name, values), size(name, values)
         for field in fields(REGISTRY[name].config_class):
             other = other_value(name, field, values.get(field.name, field.default))
             concerns = not chosen or any(set(chosen) & set(case) for case in field.needs)
-            concerns &= not is_the_same_elsewhere(name, field)
-            if field.is_leaf or other is None or not concerns or WITHOUT_EFFECT.get((name, field.name)) == chosen:
+            concerns &= other is not None and not is_the_same_elsewhere(name, field)
+            if not (field.is_leaf or concerns) or WITHOUT_EFFECT.get((name, field.name)) == chosen:
                 continue
             changed = values | {field.name: other}
-            differs = size(name, changed) != sized
-            if not differs:
-                base = base or program(name, values)[0]
-                differs = program(name, changed)[0] != base
-            if differs != accepts(name, values, field):
-                wrong[str(chosen), field.name] = f"makes a difference: {differs}"
+            matters = read[field.name] if field.is_leaf else size(name, changed) != sized or program(name, changed)[0] != base
+            if matters != accepts(name, values, field):
+                wrong[str(chosen), field.name] = f"matters: {matters}"
     assert wrong == {}
 
 

@@ -295,7 +295,7 @@ def test_domain_randomization_of_a_set_stays_in_it():
 # --- PLR ----------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["plr", "robust_plr", "accel", "dred"])
+@pytest.mark.parametrize("name", ["plr", pytest.param("robust_plr", marks=pytest.mark.thorough), "accel", "dred"])
 def test_nothing_is_learned_from_first_visits(name):
     """They come to an end where a rollout is shorter than an episode, too."""
     fields = {"plr": {"num_steps": 8}, "dred": {}}.get(name, {"buffer_size": 14, "levels": "dataset"})
@@ -498,10 +498,17 @@ def test_the_set_stays_and_only_solved_levels_enter(name):
 
 
 def test_at_eta_0_only_the_set_is_played():
-    _, rows = states("dred", 12, eta_end=0.0)
-    assert not any(metrics["generated_played"] for metrics in rows)
-    _, rows = states("dred", 12, eta_start=1.0, staleness_coefficient=0.0)
-    assert any(metrics["generated_played"] for metrics in rows)
+    """Of two runs side by side, one whose eta falls to 0 and one in which it is 1 at first."""
+
+    def run(eta_start, eta_end, staleness_coefficient):
+        algorithm = make("dred", eta_start=eta_start, eta_end=eta_end, staleness_coefficient=staleness_coefficient)
+        return jax.lax.scan(lambda state, _: algorithm.update(state), algorithm.init(KEY), length=12)[1]["generated_played"]
+
+    usual = configure("dred", dred.DREDConfig, {})
+    etas = jnp.array([usual.eta_start, 1.0]), jnp.array([0.0, usual.eta_end])
+    to_0, from_1 = quick_jit(jax.vmap(run))(*etas, jnp.array([usual.staleness_coefficient, 0.0]))
+    assert not to_0.any()
+    assert from_1.any()
 
 
 # --- Does it learn? -----------------------------------------------------------------------------------------------------

@@ -99,23 +99,23 @@ def test_an_unknown_option_of_a_factory(project):
         jaxpg_envs.make("own_walk:make", rain=1)
 
 
-@pytest.mark.parametrize(
-    "change",
-    [{"signature": None}, {"signature": "0" * 64}, {"env_options": {"wind": 3}}, {"env": "os:getcwd", "env_source": {}}],
-)
-def test_code_that_somebody_elses_folder_names_is_not_called(project, jaxpg, change):
+def test_code_that_somebody_elses_folder_names_is_not_called(project, jaxpg):
     train("own_walk:make", project / "run", env_options={"wind": 0.25})
     config = description(project / "run")
     assert len(config["signature"]) == 64
-    (project / "run" / "config.json").write_text(json.dumps(config | change))
-    code, _, told = jaxpg("evaluate run --episodes 2")
-    assert (code, "a folder that you have not made (here): if you trust it, give it yourself, --env" in told) == (2, True)
-    if "env" not in change:
-        assert jaxpg("evaluate run --episodes 2 --env own_walk:make")[0] == 0
-        assert (
-            float(load(project / "run", env="own_walk:make").env_params["wind"])
-            == change.get("env_options", config["env_options"])["wind"]
-        )
+    for change in (
+        {"signature": None},
+        {"signature": "0" * 64},
+        {"env_options": {"wind": 3}},
+        {"env": "os:getcwd", "env_source": {}},
+    ):
+        (project / "run" / "config.json").write_text(json.dumps(config | change))
+        code, _, told = jaxpg("evaluate run --episodes 2")
+        assert (code, "a folder that you have not made (here): if you trust it, give it yourself, --env" in told) == (2, True)
+        if "env" not in change:
+            assert jaxpg("evaluate run --episodes 2 --env own_walk:make")[0] == 0
+            wind = float(load(project / "run", env="own_walk:make").env_params["wind"])
+            assert wind == (config | change)["env_options"]["wind"]
 
 
 def test_a_function_in_python(project, monkeypatch):

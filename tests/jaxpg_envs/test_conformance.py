@@ -82,7 +82,7 @@ EXTRAS = [  # any other id may stand here, but pgx/minatar-space_invaders: a bla
 
 
 # Robots that take a quarter of a minute and more to compile; smaller ones stand for them.
-DEAR = ("ant", "humanoid", "humanoidstandup", "pusher", "halfcheetah", "walker2d")
+DEAR = ("ant", "humanoid", "humanoidstandup", "pusher", "halfcheetah", "walker2d", "hopper")
 CASES = [*((id, {}) for id in [*IDS, *EXTRAS]), *BACKENDS]  # the other two backends are brax/* and mjx/*
 
 

@@ -129,12 +129,12 @@ def test_a_run_goes_on_by_the_rule_with_which_it_began(tmp_path):
 def test_meta_training_that_was_killed_continues_to_the_bit(tmp_path):
     flags = " ".join(f"--set.{name.replace('_', '-')} {value}" for name, value in META.items() if name != "total_steps")
     train = f"train lpg --env GridWorlds-v0 --env-options levels=small --num-seeds 2 --total-steps 480 {flags}"
-    assert Command(f"{train} --out {tmp_path / 'whole'}", tmp_path, compile_quickly).wait(300).code == 0
+    assert Command(f"{train} --out {tmp_path / 'whole'}", tmp_path, compile_quickly).wait(600).code == 0
 
     hook = partial(quickly_until, partial(on_call, "jaxpg.experiment.logs:append", 9, kill))
-    result = Command(f"{train} --out {tmp_path / 'run'}", tmp_path, hook).wait(300)
+    result = Command(f"{train} --out {tmp_path / 'run'}", tmp_path, hook).wait(600)
     assert result.code == -signal.SIGKILL, result.stderr
-    result = Command(f"{train} --out {tmp_path / 'run'} --resume", tmp_path, compile_quickly).wait(300)
+    result = Command(f"{train} --out {tmp_path / 'run'} --resume", tmp_path, compile_quickly).wait(600)
     assert result.code == 0, result.stderr
     assert "resuming" in result.stderr
     digests = [json.loads((tmp_path / name / "summary.json").read_text())["state_digest"] for name in ("whole", "run")]

@@ -17,9 +17,9 @@ SEEDS = {"smoke": 1, "small": 1, "full": 1}  # the seeds of a row are part of wh
 ROUNDS = {"smoke": 1, "small": 2, "full": 5}
 REPEATS = {"smoke": 1, "small": 3, "full": 5}
 
-SETTING = {"size": 13, "num_walls": 25, "num_steps": 256, "memory_size": 256, "buffer_size": 128}
-PEERS, MODULE = ("jaxued", "minimax"), "level_replay"
-ROWS = [Row("PLR, mazes of 13 x 13, 32 levels, LSTM of 256", 1, 32, 4, 1, 1.0, SETTING, PEERS, MODULE)]
+SETTING = {"size": 13, "num_walls": 25, "num_steps": 256, "memory_size": 256, "buffer_size": 128, "cpu_time": True}
+PEERS, MODULE, LONGEST = ("jaxued", "minimax"), "level_replay", 1200
+ROWS = [Row("PLR, mazes of 13 x 13, 32 levels, LSTM of 256", 1, 32, 4, 1, 1.0, SETTING, PEERS, MODULE, LONGEST)]
 SIZES = {"smoke": [ROWS[0]._replace(num_updates=2)], "small": ROWS, "full": ROWS}
 
 

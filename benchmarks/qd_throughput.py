@@ -35,7 +35,7 @@ def run(size: str, num_seeds: int) -> tuple[dict[str, Any], Picture]:
     """Every row by everyone who runs here."""
     del num_seeds
     results = compare_all(SIZES[size], ROUNDS[size], REPEATS[size])
-    return results, picture(results["rows"])
+    return results, picture(results["rows"], "evaluation")
 
 
 def claims(size: str, results: dict[str, Any]) -> list[dict[str, Any]]:

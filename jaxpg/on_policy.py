@@ -133,9 +133,9 @@ class Behaviour(NamedTuple):
 
 
 class Experience(NamedTuple):
-    """A rollout as a learner reads it; axes (time, env), `carry` alone (env, ...)."""
+    """A rollout as a learner reads it; axes (time, env), `carry` alone (env, ...); features are mostly vectors."""
 
-    features: Float[Array, "time env feature"]
+    features: Array
     starts: Bool[Array, "time env"]
     carry: PyTree
     action: Array
@@ -197,7 +197,7 @@ def make_actor(
     Args:
       best_action: `(distribution, key) -> action` of the deterministic policy.
     """
-    encode, to_env = observation_encoder(env, env_params), action_decoder(env, env_params)
+    encode, to_env = network.read or observation_encoder(env, env_params), action_decoder(env, env_params)
     has_memory = config.memory != "none"
 
     def init(key: jax.Array, init_optimizer: Callable[[PyTree], PyTree]) -> Learner:
@@ -205,7 +205,7 @@ def make_actor(
         statistics = init_statistics((observation_size(env, env_params),))
         return Learner(params, init_optimizer(params), statistics, init_reward_scaling(config.num_envs))
 
-    def features_of(statistics: RunningStatistics, observation: PyTree) -> Float[Array, "*batch feature"]:
+    def features_of(statistics: RunningStatistics, observation: PyTree) -> Array:
         features = encode(observation)
         return normalize(statistics, features) if config.normalize_observations else features
 
@@ -331,7 +331,7 @@ def join(name: str, config: OnPolicyConfig, actor: Any, env: Any, env_params: Py
     return actor_critic(actor, critic, observation_size(env, env_params), encoder, memory)
 
 
-def contexts_of(network: ActorCritic, params: PyTree, experience: Any) -> Float[Array, "*batch context"]:
+def contexts_of(network: ActorCritic, params: PyTree, experience: Any) -> Array:
     """What actor and critic read, for parameters to be differentiated: memories are computed anew along the rollout."""
     return recall(network, params, experience.carry, experience.features, experience.starts)
 

@@ -2,6 +2,11 @@
 
 rejax and jaxued speak the interface of gymnax before 1.0, and Stable-Baselines3 brings PyTorch, so they do not share an
 environment with us; everything that both use is pinned as ours. minimax runs with an older JAX only.
+
+GROOVE's code asks for JAX 0.4.13, flax 0.6.11, optax 0.1.5, gymnax 0.0.6, evosax 0.1.4 and tensorstore 0.1.40. What it leaves
+open is pinned to what was there in 2023: NumPy before 2, SciPy before 1.13, ml_dtypes 0.2 and Orbax 0.2.7 (newer ones need a
+newer JAX); six, which gymnax imports, is not among its requirements. The tools that it asks for but does not train with
+(tensorflow, black, pre-commit) are left out.
 """
 
 import subprocess
@@ -16,10 +21,16 @@ PINS = {
     "sb3": ["stable-baselines3==2.9.2", "sbx-rl==0.28.0"],
     "jaxued": ["gymnax==0.0.9", "optax", "distrax", "orbax-checkpoint"],
     "minimax": ["minimax-lib==0.2.0", "jax==0.4.35", "jaxlib==0.4.35", "flax==0.10.2", "chex==0.1.87"],
+    "groove": [
+        *("jax==0.4.13", "jaxlib==0.4.13", "flax==0.6.11", "optax==0.1.5", "gymnax==0.0.6", "evosax==0.1.4"),
+        *("tensorstore==0.1.40", "orbax-checkpoint==0.2.7", "numpy==1.26.4", "scipy==1.12.0"),
+        *("ml_dtypes==0.2.0", "six", "rich"),
+    ],
 }
 OURS = ("jax", "jaxlib", "flax", "optax", "distrax", "numpy", "chex", "brax", "mujoco", "mujoco-mjx", "orbax-checkpoint")
-OLDER = ("minimax",)
-CHECKED_OUT = ("jaxued",)  # what is measured is in the repository alone: clone it into the environment's folder, as `source`
+OLDER = ("minimax", "groove")
+# What is measured is in the repository alone: clone it into the environment's folder, as `source`.
+CHECKED_OUT = ("jaxued", "groove")
 
 
 def interpreter(peer: str) -> str | None:

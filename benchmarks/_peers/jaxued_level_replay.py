@@ -8,10 +8,11 @@ import contextlib
 import itertools
 import sys
 import tempfile
-import time
 import types
 from pathlib import Path
 from typing import Any
+
+from measure import clock_of
 
 SOURCE = Path(sys.prefix) / "source"
 
@@ -19,7 +20,7 @@ SOURCE = Path(sys.prefix) / "source"
 def measure(row):
     """Seconds to compile, and speeds of the intervals between two logs, each of `num_updates` updates."""
     sys.path[:0] = [str(SOURCE / "src")]
-    logged = []
+    clock, logged = clock_of(row), []
     wandb: Any = types.ModuleType("wandb")
     nothing = lambda *args, **kwargs: None
 
@@ -28,7 +29,7 @@ def measure(row):
         return types.SimpleNamespace(finish=nothing, name="run")
 
     wandb.init, wandb.define_metric, wandb.Image, wandb.Video = init, nothing, nothing, nothing
-    wandb.log = lambda *args, **kwargs: logged.append(time.perf_counter())
+    wandb.log = lambda *args, **kwargs: logged.append(clock())
     sys.modules["wandb"] = wandb
     name = "maze_plr"
     updates = row["num_updates"]
@@ -46,7 +47,7 @@ def measure(row):
         "    return jax.tree_util.tree_map(once, state), jnp.zeros((1, levels)), jnp.ones(levels, jnp.int32)\n\n"
     )
     code = code[:start] + no_evaluation + code[end:]
-    started = time.perf_counter()
+    started = clock()
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
         exec(compile(code, name, "exec"), namespace)
     # Something is compiled in the first two intervals.

@@ -4,7 +4,8 @@ import os
 import runpy
 import sys
 import tempfile
-import time
+
+from measure import clock_of
 
 
 def measure(row):
@@ -13,13 +14,13 @@ def measure(row):
     import jax
     from minimax.runners import ExperimentRunner
 
-    seconds = []
+    clock, seconds = clock_of(row), []
     step = ExperimentRunner.step
 
     def timed(self, *args):
-        started = time.perf_counter()
+        started = clock()
         result = jax.block_until_ready(step(self, *args))
-        seconds.append(time.perf_counter() - started)
+        seconds.append(clock() - started)
         return result
 
     ExperimentRunner.step = timed

@@ -2,9 +2,9 @@
 
 Each measurement is a process of its own (`measure.py`) that compiles once and times the same run several times; the peers
 take turns, round after round, and the medians over all of them are compared. Rows on one core are pinned to it, with one
-XLA thread. On both cores jaxpg puts half of the seeds on each of two CPU devices; it runs with what `use_cpu_devices` sets,
-as its command line does, XLA's preset for fast compilation among it, which the peers do not use. The peers are run with
-XLA's own threads and with a single one, and the better counts.
+XLA thread; with `cpu_time` in the setting, the processor's seconds are counted. On both cores jaxpg puts half of the seeds on
+each of two CPU devices; it runs with what `use_cpu_devices` sets, as its command line does, XLA's preset for fast compilation
+among it, which the peers do not use. The peers are run with XLA's own threads and with a single one, and the better counts.
 """
 
 import itertools
@@ -25,7 +25,7 @@ from benchmarks._peers.build import interpreter
 from jaxpg.experiment.plots import COLOURS, Picture
 
 PAPER = "throughput; peers' public code"
-LONGEST = 300  # seconds that one process may take
+LONGEST = 300  # seconds that one process may take, where its row says nothing else
 FOLDER = Path(__file__).parent
 PYTHON_LOOPS = ("sb3", "sbx")
 
@@ -33,7 +33,7 @@ PYTHON_LOOPS = ("sb3", "sbx")
 class Row(NamedTuple):
     """What is run: `cores` is 1 (pinned) or 2; `expected` is the ratio to the best compiled peer that we want.
 
-    `module` names the scripts: `PEER_MODULE.py` is run with the setting.
+    `module` names the scripts: `PEER_MODULE.py` is run with the setting. `longest`: seconds that a process may take.
     """
 
     name: str
@@ -45,6 +45,7 @@ class Row(NamedTuple):
     setting: dict[str, Any]
     peers: tuple[str, ...]
     module: str = "ppo"
+    longest: int = LONGEST
 
 
 def compare(row: Row, rounds: int, repeats: int) -> tuple[dict[str, Any], list[str], list[str]]:
@@ -64,7 +65,7 @@ def compare(row: Row, rounds: int, repeats: int) -> tuple[dict[str, Any], list[s
                     hung.append(label)
                     continue
                 measured.setdefault(label, []).append(result)
-                print(f"{row.name}, round {turn + 1}, {label}: {max(result['speeds']):,.0f} steps/s", flush=True)
+                print(f"{row.name}, round {turn + 1}, {label}: {max(result['speeds']):,.3g} steps/s", flush=True)
     summary = {label: _summary(runs) for label, runs in measured.items()}
     return summary, hung, [f"{row.name}: {peer}" for peer in row.peers if peer not in peers]
 
@@ -118,7 +119,7 @@ def measure(peer: str, python: str, row: Row, threads: str | None, repeats: int)
     started = time.perf_counter()
     command = [python, str(FOLDER / "measure.py"), peer, json.dumps(settings | {"cores": cores})]
     try:
-        result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=LONGEST)
+        result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=row.longest)
     except subprocess.TimeoutExpired:
         return None
     if result.returncode:
@@ -137,6 +138,7 @@ def _summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
         "seconds of each compilation": [run["compile_seconds"] for run in runs],
         "process_seconds": statistics.median(run["process_seconds"] for run in runs),
         "peak_megabytes": statistics.median(run["peak_megabytes"] for run in runs),
+        "megabytes of each process": [run["peak_megabytes"] for run in runs],
         "jax": runs[0]["versions"]["jax"],
     }
 
@@ -166,7 +168,8 @@ def _claims(row: Row, summary: dict[str, Any]) -> list[dict[str, Any]]:
     return found
 
 
-def picture(rows: dict[str, Any]) -> Picture:
+def picture(rows: dict[str, Any], step: str = "environment step") -> Picture:
+    """Median speeds of everyone; `step` says what is counted."""
     figure = Picture(figsize=(7, 1.2 + 1.1 * len(rows)), layout="constrained")
     axes = figure.subplots(len(rows), 1, squeeze=False)[:, 0]
     for ax, (name, row) in zip(axes, rows.items(), strict=True):
@@ -177,5 +180,5 @@ def picture(rows: dict[str, Any]) -> Picture:
         ax.set_title(name, loc="left", fontsize=10)
         ax.xaxis.set_major_formatter(matplotlib.ticker.EngFormatter())
         ax.spines[["top", "right"]].set_visible(False)
-    axes[-1].set_xlabel("environment steps per second (median)")
+    axes[-1].set_xlabel(f"{step}s per second (median)")
     return figure

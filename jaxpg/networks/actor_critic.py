@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, PyTree
+from jaxtyping import Array, Bool, Float, PyTree, Shaped
 
 from jaxpg.networks.recurrent import Memory
 
@@ -33,6 +33,8 @@ class ActorCritic(NamedTuple):
       encode: `(params, features (*batch, feature)) -> inputs (*batch, input)`.
       step: `(params, carry (*batch, ...), inputs (*batch, input)) -> (carry, contexts)`, of the memory.
       initial_carry: of one environment at the start of an episode; `()` without a memory.
+      read: `observations -> features`, whatever `encode` takes; None where features are flat vectors, as
+        `spaces.observation_encoder` makes them.
     """
 
     init: Callable[[jax.Array], PyTree]
@@ -42,8 +44,9 @@ class ActorCritic(NamedTuple):
     encode: Callable[[PyTree, Array], Array] = _encode_nothing
     step: Callable[..., tuple[PyTree, Array]] = _remember_nothing
     initial_carry: PyTree = ()
+    read: Callable[[PyTree], Array] | None = None
 
-    def remember(self, params: PyTree, carry: PyTree, features: Float[Array, "*batch feature"]) -> tuple[PyTree, Array]:
+    def remember(self, params: PyTree, carry: PyTree, features: Array) -> tuple[PyTree, Array]:
         """The memory one step on, `(carry, contexts)`."""
         return self.step(params, carry, self.encode(params, features))
 
@@ -89,9 +92,9 @@ def recall(
     network: ActorCritic,
     params: PyTree,
     carry: PyTree[Float[Array, "*env hidden"]],
-    features: Float[Array, "time *env feature"],
+    features: Shaped[Array, "time *env_and_feature"],
     starts: Bool[Array, "time *env"],
-) -> Float[Array, "time *env context"]:
+) -> Shaped[Array, "time *env_and_context"]:
     """The contexts along sequences, computed anew from the carry before their first step.
 
     Without a memory they are the inputs, whatever their leading axes.

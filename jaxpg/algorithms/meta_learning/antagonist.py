@@ -6,12 +6,11 @@ from typing import Any
 
 import distrax
 import jax
-import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, PyTree
 
 from jaxpg.algorithms.meta_learning.meta_gradient import credit
-from jaxpg.algorithms.meta_learning.rule_agent import Head, make_optimizer
+from jaxpg.algorithms.meta_learning.rule_agent import make_heads, make_optimizer
 from jaxpg.algorithms.online import a2c
 from jaxpg.evaluation import evaluate
 from jaxpg.networks import ActorCritic
@@ -19,10 +18,8 @@ from jaxpg.rollout import init_rollout
 from jaxpg.spaces import observation_size
 
 
-def make_antagonist(
-    config: Any, env: Any, params: PyTree
-) -> Callable[[jax.Array, PyTree, Int[Array, " level"]], Float[Array, " level"]]:
-    """A function `(key, env_params stacked, lifetimes) -> mean returns` of new A2C agents, each after as many updates.
+def make_antagonist(config: Any, env: Any, params: PyTree) -> Callable[[jax.Array, PyTree, Int[Array, ""]], Float[Array, ""]]:
+    """A function `(key, env_params, lifetime) -> mean return` of a new A2C agent after as many updates.
 
     Network, optimiser and rollouts are those of the agents, and advantages are credited as in the meta-gradient.
     """
@@ -39,19 +36,19 @@ def make_antagonist(
         entropy_coefficient=config.antagonist_entropy_coefficient,
         value_coefficient=2.0,  # of half a mean square
     )
-    num_features = observation_size(env, params)
-    head = lambda outputs, gain: Head(outputs, 0, config.hidden_sizes, config.activation, gain)
-    actor, critic = head(env.action_space(params).n, 0.01), head(1, 1.0)
+    heads = make_heads(config, env, params)
+    actor, critic = heads.make(env.action_space(params).n, 0.01), heads.make(1, 1.0)
 
     def init(key: jax.Array) -> PyTree:
-        keys, features = jax.random.split(key), jnp.zeros(num_features)
-        return {"actor": actor.init(keys[0], features), "critic": critic.init(keys[1], features)}
+        keys = jax.random.split(key)
+        return {"actor": actor.init(keys[0], heads.example), "critic": critic.init(keys[1], heads.example)}
 
     network = ActorCritic(
         init=init,
         distribution=lambda p, x: distrax.Categorical(logits=actor.apply(p["actor"], x)),
         value=lambda p, x: critic.apply(p["critic"], x)[..., 0],
-        context_size=num_features,
+        context_size=observation_size(env, params),
+        read=heads.inputs,
     )
     optimizers = {
         "actor": make_optimizer(config, config.learning_rate),
@@ -60,7 +57,7 @@ def make_antagonist(
     optimizer = optax.partition(optimizers, {"actor": "actor", "critic": "critic"})
     parts = a2c.make_parts(a2c_config, env, params, network, optimizer, functools.partial(credit, config))
 
-    def one(key: jax.Array, env_params: PyTree, lifetime: Int[Array, ""]) -> Float[Array, ""]:
+    def antagonist(key: jax.Array, env_params: PyTree, lifetime: Int[Array, ""]) -> Float[Array, ""]:
         init_key, env_key, learn_key, evaluate_key = jax.random.split(key, 4)
         start = parts.init(init_key), init_rollout(env_key, env, env_params, config.num_envs)
 
@@ -73,7 +70,4 @@ def make_antagonist(
         learner, _ = jax.lax.fori_loop(0, lifetime, update, start)
         return evaluate(parts.policy(learner, False), env, env_params, evaluate_key, config.num_envs).mean()
 
-    def all_of_them(key: jax.Array, env_params: PyTree, lifetimes: Int[Array, " level"]) -> Float[Array, " level"]:
-        return jax.vmap(one)(jax.random.split(key, lifetimes.shape[0]), env_params, lifetimes)
-
-    return all_of_them
+    return antagonist

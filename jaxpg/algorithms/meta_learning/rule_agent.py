@@ -114,6 +114,30 @@ class Head(nn.Module):
         return MLP(self.hidden_sizes, self.num_outputs, self.output_gain, self.activation)(x)
 
 
+class Heads(NamedTuple):
+    """What learns in an environment.
+
+    Attributes:
+      make: `(num_outputs, output_gain) -> module`.
+      inputs: observations, with any leading axes, as the modules read them.
+      example: an input.
+    """
+
+    make: Callable[[int, float], Head]
+    inputs: Callable[[PyTree], Array]
+    example: Array
+
+
+def make_heads(config: AgentConfig, env: Any, params: PyTree) -> Heads:
+    """Tables where observations are numbers and no hidden layers are asked for."""
+    space, size = env.observation_space(params), observation_size(env, params)
+    is_table = is_discrete(space) and not config.hidden_sizes
+    make = lambda outputs, gain: Head(outputs, size if is_table else 0, config.hidden_sizes, config.activation, gain)
+    if is_table:
+        return Heads(make, lambda x: x - getattr(space, "start", 0), jnp.int32(0))
+    return Heads(make, observation_encoder(env, params), jnp.zeros(size))
+
+
 def make_agent(
     name: str, config: AgentConfig, env: Any, params: PyTree, rule: Callable[..., Targets], num_bins: int
 ) -> RuleAgent:
@@ -132,15 +156,11 @@ def make_agent(
             f"{name} takes one discrete action, but {name_of(env)} has {env.action_space(params)}: choose an environment such "
             "as GridWorlds-v0, CartPole-v1 or Breakout-MinAtar"
         )
-    space, to_env = env.observation_space(params), action_decoder(env, params)
-    is_table = is_discrete(space) and not config.hidden_sizes
-    num_states = observation_size(env, params) if is_table else 0
-    inputs = (lambda x: x - getattr(space, "start", 0)) if is_table else observation_encoder(env, params)
-    head = lambda outputs, gain: Head(outputs, num_states, config.hidden_sizes, config.activation, gain)
+    to_env = action_decoder(env, params)
+    head, inputs, example = make_heads(config, env, params)
     actor, critic = head(int(numbers), 0.01), head(num_bins, 1.0)
     optimizer = lambda rate: make_optimizer(config, rate)
     actor_optimizer, critic_optimizer = optimizer(config.learning_rate), optimizer(config.prediction_learning_rate)
-    example = jnp.int32(0) if is_table else jnp.zeros(observation_size(env, params))
 
     def init(key: jax.Array) -> Learner:
         keys = jax.random.split(key)

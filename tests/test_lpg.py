@@ -166,7 +166,7 @@ def arithmetic(monkeypatch):
     """Returns that are known: agents earn `earned`, antagonists 100 for every update of their lives."""
     monkeypatch.setattr(lpg, "mean_gradient", without_gradient)
     monkeypatch.setattr(lpg, "make_living", lambda *args: make_living(*args)._replace(return_of=earned))
-    monkeypatch.setattr(lpg, "make_antagonist", lambda *_: lambda key, env_params, lifetimes: 100.0 * lifetimes)
+    monkeypatch.setattr(lpg, "make_antagonist", lambda *_: lambda key, env_params, lifetime: 100.0 * lifetime)
 
 
 def test_levels_are_scored_when_lives_end_and_replayed(arithmetic):
@@ -245,7 +245,8 @@ def test_an_antagonist_learns_for_as_long_as_it_is_told():
 
     def returns(learning_rate):
         config = lpg.LPGConfig(num_envs=32, num_steps=8, learning_rate=learning_rate)
-        return make_antagonist(config, ENV, params)(KEY, stacked, lifetimes)
+        keys = jax.random.split(KEY, lifetimes.size)
+        return jax.vmap(make_antagonist(config, ENV, params))(keys, stacked, lifetimes)
 
     still, learning = quick_jit(jax.vmap(returns))(jnp.array([0.0, 40.0]))
     # Of each the keys are its own, and so is who it is at first.

@@ -86,7 +86,7 @@ def references(algorithm: Algorithm, env: Any, params: PyTree, levels: PyTree) -
     lifetimes = jnp.broadcast_to(jnp.asarray(config.lifetime or levels.lifetime, jnp.int32), (number,))
     found = {
         "random": jax.jit(jax.vmap(random))(jax.random.split(key, number), each),
-        "a2c": jax.jit(jax.vmap(make_antagonist(config, env, params)))(jax.random.split(key, number), each, lifetimes),
+        "a2c": jax.jit(make_antagonist(config, env, params))(key, each, lifetimes),
     }
     return jax.tree.map(lambda x: np.asarray(x, float), found)
 

@@ -16,8 +16,10 @@ from jaxpg.rollout import init_rollout
 from jaxpg.spaces import choices, observation_size
 
 
-def make_antagonist(config: Any, env: Any, params: PyTree) -> Callable[[jax.Array, PyTree, Int[Array, ""]], Float[Array, ""]]:
-    """A function `(key, env_params, lifetime) -> mean return` of a new A2C agent after as many updates.
+def make_antagonist(
+    config: Any, env: Any, params: PyTree
+) -> Callable[[jax.Array, PyTree, Int[Array, " level"]], Float[Array, " level"]]:
+    """A function `(key, env_params stacked, lifetimes) -> mean returns` of new A2C agents, each after as many updates.
 
     Network, optimiser and rollouts are those of the agents; advantages are normalised, as in GROOVE's code.
     """
@@ -56,7 +58,7 @@ def make_antagonist(config: Any, env: Any, params: PyTree) -> Callable[[jax.Arra
     optimizer = optax.partition(optimizers, {"actor": "actor", "critic": "critic"})
     parts = a2c.make_parts(a2c_config, env, params, network, optimizer)
 
-    def antagonist(key: jax.Array, env_params: PyTree, lifetime: Int[Array, ""]) -> Float[Array, ""]:
+    def one(key: jax.Array, env_params: PyTree, lifetime: Int[Array, ""]) -> Float[Array, ""]:
         init_key, env_key, learn_key, evaluate_key = jax.random.split(key, 4)
         start = parts.init(init_key), init_rollout(env_key, env, env_params, config.num_envs)
 
@@ -69,4 +71,10 @@ def make_antagonist(config: Any, env: Any, params: PyTree) -> Callable[[jax.Arra
         learner, _ = jax.lax.fori_loop(0, lifetime, update, start)
         return evaluate(parts.policy(learner, False), env, env_params, evaluate_key, config.num_envs).mean()
 
-    return antagonist
+    def all_of_them(key: jax.Array, env_params: PyTree, lifetimes: Int[Array, " level"]) -> Float[Array, " level"]:
+        rows = jax.random.split(key, lifetimes.shape[0]), env_params, lifetimes
+        if jax.default_backend() == "cpu":  # side by side, all take as long as the longest life
+            return jax.lax.map(lambda row: one(*row), rows)
+        return jax.vmap(one)(*rows)
+
+    return all_of_them

@@ -182,22 +182,12 @@ def meta_learner(name: str, config: LPGConfig, env: Any, params: PyTree) -> Algo
     def score(key: jax.Array, ended: Ended) -> Float[Array, " row"]:
         if config.score in ("value_l1", "positive_value_loss"):
             return getattr(ended.outlook, config.score)
-
-        def of_one(row: tuple[jax.Array, Lives, Array]) -> Float[Array, ""]:
-            key, life, exists = row
-
-            def regret() -> Float[Array, ""]:
-                own_key, other_key = jax.random.split(key)
-                own = living.return_of(own_key, life.learner, life.level)
-                if config.score == "optimal_regret":
-                    return env.optimal_return(life.level) - own
-                return antagonist(other_key, living.params_of(life.level), jnp.where(exists, life.lifetime, 0)) - own
-
-            return jax.lax.cond(any_in_batch(exists), regret, lambda: jnp.float32(0))
-
-        rows = jax.random.split(key, num_endings), ended.life, ended.exists
-        # Side by side, rows that are none take as long as the others, and on a CPU all take longer than one after the other.
-        return jax.lax.map(of_one, rows) if jax.default_backend() == "cpu" else jax.vmap(of_one)(rows)
+        own_key, other_key = jax.random.split(key)
+        own = jax.vmap(living.return_of)(jax.random.split(own_key, num_endings), ended.life.learner, ended.life.level)
+        if config.score == "optimal_regret":
+            return jax.vmap(env.optimal_return)(ended.life.level) - own
+        lifetimes = jnp.where(ended.exists, ended.life.lifetime, 0)
+        return antagonist(other_key, jax.vmap(living.params_of)(ended.life.level), lifetimes) - own
 
     def end_lives(state: LPGState, key: jax.Array, ended: Ended) -> LPGState:
         score_key, choose_key, level_key, life_key = jax.random.split(key, 4)

@@ -13,7 +13,7 @@ from jaxpg.algorithms.online import a2c
 from jaxpg.evaluation import evaluate
 from jaxpg.networks import ActorCritic
 from jaxpg.rollout import init_rollout
-from jaxpg.spaces import choices, observation_size
+from jaxpg.spaces import observation_size
 
 
 def make_antagonist(
@@ -38,7 +38,7 @@ def make_antagonist(
         value_coefficient=2.0,  # of half a mean square
     )
     heads = make_heads(config, env, params)
-    actor, critic = heads.make(int(choices(env.action_space(params))), 0.01), heads.make(1, 1.0)
+    actor, critic = heads.make(env.action_space(params).n, 0.01), heads.make(1, 1.0)
 
     def init(key: jax.Array) -> PyTree:
         keys = jax.random.split(key)

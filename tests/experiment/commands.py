@@ -94,6 +94,12 @@ def compile_quickly():
     register_walk()
 
 
+def compile_quickly_and(hook):
+    # A hook of a test's own module would import that first, which may start JAX.
+    compile_quickly()
+    hook()
+
+
 def register_walk():
     jaxpg_envs.register("SmallWalk", lambda: (WALK, WALK.params()))
 

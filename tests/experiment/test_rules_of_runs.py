@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from checks import assert_same, quick_jit, row
-from commands import Command, compile_quickly, kill, on_call
+from commands import Command, compile_quickly, compile_quickly_and, kill, on_call
 
 import jaxpg
 import jaxpg_envs
@@ -131,7 +131,7 @@ def test_meta_training_that_was_killed_continues_to_the_bit(tmp_path):
     train = f"train lpg --env GridWorlds-v0 --env-options levels=small --num-seeds 2 --total-steps 480 {flags}"
     assert Command(f"{train} --out {tmp_path / 'whole'}", tmp_path, compile_quickly).wait(600).code == 0
 
-    hook = partial(quickly_until, partial(on_call, "jaxpg.experiment.logs:append", 9, kill))
+    hook = partial(compile_quickly_and, partial(on_call, "jaxpg.experiment.logs:append", 9, kill))
     result = Command(f"{train} --out {tmp_path / 'run'}", tmp_path, hook).wait(600)
     assert result.code == -signal.SIGKILL, result.stderr
     result = Command(f"{train} --out {tmp_path / 'run'} --resume", tmp_path, compile_quickly).wait(600)
@@ -140,8 +140,3 @@ def test_meta_training_that_was_killed_continues_to_the_bit(tmp_path):
     digests = [json.loads((tmp_path / name / "summary.json").read_text())["state_digest"] for name in ("whole", "run")]
     assert digests[0] == digests[1]
     assert_same(load_rule(tmp_path / "whole")[1], load_rule(tmp_path / "run")[1])
-
-
-def quickly_until(hook):
-    compile_quickly()
-    hook()

@@ -22,7 +22,7 @@ from jaxpg.experiment.plots import Picture, plot_learning_curves
 PAPER = "Oh et al. 2020, arXiv 2007.08794"
 SYSTEMS = {"learned_rule": "learned_rule on "}
 METHODS = ("learned_rule", "a2c")
-SEEDS = {"smoke": 2, "small": 3, "full": 10}
+SEEDS = {"smoke": 2, "small": 4, "full": 10}
 CARTPOLE, GAMES = "CartPole-v1", ("Breakout-MinAtar", "SpaceInvaders-MinAtar")
 TASKS = {
     "smoke": [Task(CARTPOLE, 20_000)],

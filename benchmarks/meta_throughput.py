@@ -25,7 +25,7 @@ from benchmarks._claims import at_most, claim, estimate, ratio_of
 from benchmarks._peers.throughput import PAPER, Row, claims_of, compare_all, picture
 from jaxpg.experiment.plots import Picture
 
-SYSTEMS = {"groove": "GROOVE", "lpg": "LPG"}
+SYSTEMS = {"groove": "GROOVE"}
 SEEDS = {"smoke": 1, "small": 1, "full": 1}  # the seeds of a row are part of what is measured
 ROUNDS = {"smoke": 1, "small": 3, "full": 5}
 

@@ -3,6 +3,9 @@
 Agents are multilayer perceptrons that Adam moves where the rule says (`learned_rule`, its defaults); A2C has its own. Expected
 is more than a random policy earns, which says that something carries over from tables on grid worlds, and no more: GROOVE's
 figures on MinAtar are of rules from a thousand times as many steps, after 100,000 updates (128 million steps) of an agent.
+
+Measured at size small, four seeds: on CartPole agents learn by the rule, more slowly than by A2C (403 of 500, A2C 500); on
+MinAtar they do not: 0 on Breakout, where a random policy earns 0.4 and A2C 10, and 8.5 on SpaceInvaders (random 4.2, A2C 97).
 """
 
 import tempfile

@@ -83,7 +83,8 @@ def environment(name):
         env, params = jaxpg_envs.make("PointOmni-v0")
         return env, params.replace(max_steps_in_episode=NUM_STEPS)
     if name in ("evolved_rule", "groove", "lpg"):
-        return jaxpg_envs.make("GridWorlds-v0", levels="small")
+        env, params = jaxpg_envs.make("GridWorlds-v0", levels="small")
+        return env, params.replace(level=params.level._replace(max_steps=jax.numpy.int32(NUM_STEPS)))
     env, params = jaxpg_envs.make("CartPole-v1" if "discrete" in entry.actions else "Pendulum-v1")
     return env, params.replace(max_steps_in_episode=NUM_STEPS + 2)  # in the first update none may be completed
 

@@ -101,8 +101,10 @@ def evolved_rule(config: EvolvedRuleConfig, env: Any, params: PyTree) -> Algorit
     def init(key: jax.Array) -> EvolvedRuleState:
         key, rule_key, strategy_key = jax.random.split(key, 3)
         rule_params = rule.initial(rule_key)
-        start = strategy.init(strategy_key, rule_params, strategy.default_params)
-        return EvolvedRuleState(key, rule_params, start.replace(mean=()), init_count(num_updates))
+        with jax.debug_nans(False):  # evosax begins with NaN in the place of a best solution
+            start = strategy.init(strategy_key, rule_params, strategy.default_params)
+        start = start.replace(mean=(), best_solution=ravel_pytree(rule_params)[0])
+        return EvolvedRuleState(key, rule_params, start, init_count(num_updates))
 
     def fitness(key: jax.Array, rule_params: PyTree, birth_key: jax.Array, level: PyTree) -> Float[Array, ""]:
         life_key, return_key = jax.random.split(key)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
-from jaxpg.algorithm import InputError, Policy
+from jaxpg.algorithm import InputError, Policy, in_32_bits
 from jaxpg.algorithms.meta_learning.rule_agent import AgentConfig, Learner, RuleAgent
 from jaxpg.errors import name_of
 from jaxpg.evaluation import evaluate
@@ -83,6 +83,7 @@ def make_living(name: str, config: AgentConfig, lifetime: int, env: Any, params:
     def return_of(key: jax.Array, learner: Learner, level: PyTree) -> Float[Array, ""]:
         return evaluate(agent.policy(learner, False), env, params_of(level), key, config.num_envs).mean()
 
+    @in_32_bits
     def policy(rule_params: PyTree, key: jax.Array, deterministic: bool) -> Policy:
         birth_key, life_key = jax.random.split(key)
         life = born(birth_key, params.level, ())

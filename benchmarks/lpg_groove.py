@@ -13,8 +13,8 @@ many environment steps. Samples of the intervals are held-out levels, of which e
 Measured at size small, two seeds each: the median way is 0.91 by LPG's rules, 0.95 by GROOVE's and 0.52 by the evolved ones
 after as many steps (they still rise); regrets on held-out levels fall by all, and replayed levels keep more regret than new
 ones. GROOVE has more levels above three quarters than LPG, by less than can be told. The two random rules with which LPG begins
-make a tenth of the way, the two of evolution one back from it: random rules differ. Sixteen of them make -0.03 of the way, their
-median levels from -0.50 to 0.62, standard error 0.08, which is none.
+make a tenth of the way, the two of evolution one back from it: random rules differ. Sixteen of them make -0.03 of the way,
+from -0.50 to 0.62, standard error 0.08, which is none.
 
 Memory: of one meta-step's compiled program, as XLA plans it, by the number of updates that are differentiated through.
 """
